@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "kw-job.h"
+
+G_BEGIN_DECLS
+
+#define KW_TYPE_AUDIT (kw_audit_get_type ())
+G_DECLARE_FINAL_TYPE (KwAudit, kw_audit, KW, AUDIT, GObject)
+
+/**
+ * KwAuditRecord:
+ * @job: what was asked, and by whom
+ * @device: (nullable): the device that did it
+ * @result: "ok" or the nick of an error
+ * @duration_usec: from the moment it was asked, in microseconds
+ *
+ * One use of a key.
+ */
+typedef struct
+{
+  const KwJob *job;
+  const char *device;
+  const char *result;
+  gint64 duration_usec;
+} KwAuditRecord;
+
+KwAudit *kw_audit_new (const char *path, const char *state_directory, GError **error);
+
+void kw_audit_write (KwAudit *self, const KwAuditRecord *record);
+
+gboolean kw_audit_reopen (KwAudit *self, GError **error);
+
+G_END_DECLS

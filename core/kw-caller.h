@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <glib-object.h>
+
+G_BEGIN_DECLS
+
+/**
+ * KwCallerKind:
+ * @KW_CALLER_JWT: holder of the JWT secret, over HTTP
+ * @KW_CALLER_LINE: holder of the line token
+ * @KW_CALLER_LOCAL: a command run on this machine
+ *
+ * How the caller proved who he is.
+ */
+typedef enum
+{
+  KW_CALLER_JWT,
+  KW_CALLER_LINE,
+  KW_CALLER_LOCAL,
+} KwCallerKind;
+
+#define KW_CALLER_NO_UID ((gint64) -1)
+
+typedef struct _KwCaller KwCaller;
+
+KwCaller *
+kw_caller_new (KwCallerKind kind, const char *name, const char *request_id, const char *address, gint64 uid);
+
+KwCaller *kw_caller_ref (KwCaller *self);
+
+void kw_caller_unref (KwCaller *self);
+
+KwCallerKind kw_caller_get_kind (const KwCaller *self);
+
+const char *kw_caller_kind_to_string (KwCallerKind kind);
+
+const char *kw_caller_get_name (const KwCaller *self);
+
+const char *kw_caller_get_request_id (const KwCaller *self);
+
+const char *kw_caller_get_address (const KwCaller *self);
+
+gint64 kw_caller_get_uid (const KwCaller *self);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (KwCaller, kw_caller_unref)
+
+G_END_DECLS

@@ -1,0 +1,1111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "kw-config"
+
+#include "config.h"
+
+#include "kw-config.h"
+
+#include "kw-error.h"
+#include "kw-limits.h"
+#include "kw-log.h"
+#include "kw-names.h"
+#include "kw-toml.h"
+#include "kw-uuid.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/*
+ * The configuration: one TOML file, a superset of hsmdaemon.toml, read and checked as a whole at start and immutable
+ * afterwards. Each key has one row in a table that says where it stands, what it may be, and where its value goes; an
+ * unknown key, a wrong type and a value out of range are errors with file, line, key and, where one is near, the name that
+ * was perhaps meant.
+ *
+ * A PIN or secret given as file: or credential: is read by kw_config_load_secrets(), so that commands which need neither
+ * run for people who may not read them.
+ */
+struct _KwConfig
+{
+  GObject parent_instance;
+
+  char *path; /* owned; NULL for the defaults */
+  KwLogConfig log;
+  char *audit_path; /* owned; NULL = journal or state directory */
+  KwServerConfig server;
+  KwJwtConfig jwt;
+  char *jwt_secret_source; /* owned; "file:…" or "credential:…" */
+  KwPkcs11Config pkcs11;
+  char *pin_source; /* owned; likewise */
+  KwLineConfig line;
+  char *state_directory;
+  gboolean has_literal_secret; /* the file itself holds a PIN or secret */
+};
+
+G_DEFINE_FINAL_TYPE (KwConfig, kw_config, G_TYPE_OBJECT)
+
+#define MAX_SUGGESTION_DISTANCE 3
+#define MAX_TIMEOUT_SECONDS 3600
+#define SECRET_PREFIX_FILE "file:"
+#define SECRET_PREFIX_CREDENTIAL "credential:"
+
+typedef struct _KwConfigRow KwConfigRow;
+
+/* Stores one value; on a bad one sets an error whose message goes on after "FILE:LINE: [table] key". */
+typedef gboolean (*KwConfigSetter) (KwConfig *self,
+                                    const KwConfigRow *row,
+                                    const KwTomlEntry *entry,
+                                    GError **error);
+
+struct _KwConfigRow
+{
+  const char *table;
+  const char *key;
+  KwConfigSetter set;
+  gsize offset;
+  gint64 minimum;
+  gint64 maximum;
+};
+
+static gboolean
+wrong_type (const char *wanted,
+            GError **error)
+{
+  g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "must be %s", wanted);
+  return FALSE;
+}
+
+static gpointer
+row_field (KwConfig *self,
+           const KwConfigRow *row)
+{
+  return (guint8 *) self + row->offset;
+}
+
+static gboolean
+set_string (KwConfig *self,
+            const KwConfigRow *row,
+            const KwTomlEntry *entry,
+            GError **error)
+{
+  char **field = row_field (self, row);
+
+  if (entry->type != KW_TOML_STRING)
+    return wrong_type ("a string in quotes", error);
+  if (entry->string[0] == '\0')
+    return wrong_type ("a string that is not empty", error);
+  g_free (*field);
+  *field = g_strdup (entry->string);
+  return TRUE;
+}
+
+static gboolean
+set_path (KwConfig *self,
+          const KwConfigRow *row,
+          const KwTomlEntry *entry,
+          GError **error)
+{
+  if (entry->type != KW_TOML_STRING || !g_path_is_absolute (entry->string))
+    return wrong_type ("an absolute path in quotes", error);
+  return set_string (self, row, entry, error);
+}
+
+static gboolean
+set_socket_path (KwConfig *self,
+                 const KwConfigRow *row,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  if (!set_path (self, row, entry, error))
+    return FALSE;
+  if (strlen (entry->string) >= sizeof ((struct sockaddr_un *) NULL)->sun_path)
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_CONFIG,
+                   "is too long: a socket's path has at most %" G_GSIZE_FORMAT " bytes",
+                   sizeof ((struct sockaddr_un *) NULL)->sun_path - 1);
+      return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
+read_integer (const KwConfigRow *row,
+              const KwTomlEntry *entry,
+              gint64 *out_value,
+              GError **error)
+{
+  if (entry->type != KW_TOML_INTEGER || entry->integer < row->minimum || entry->integer > row->maximum)
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_CONFIG,
+                   "must be a whole number from %" G_GINT64_FORMAT " to %" G_GINT64_FORMAT,
+                   row->minimum,
+                   row->maximum);
+      return FALSE;
+    }
+  *out_value = entry->integer;
+  return TRUE;
+}
+
+static gboolean
+set_uint (KwConfig *self,
+          const KwConfigRow *row,
+          const KwTomlEntry *entry,
+          GError **error)
+{
+  guint *field = row_field (self, row);
+  gint64 value = 0;
+
+  if (!read_integer (row, entry, &value, error))
+    return FALSE;
+  *field = (guint) value;
+  return TRUE;
+}
+
+static gboolean
+set_port (KwConfig *self,
+          const KwConfigRow *row,
+          const KwTomlEntry *entry,
+          GError **error)
+{
+  guint16 *field = row_field (self, row);
+  gint64 value = 0;
+
+  if (!read_integer (row, entry, &value, error))
+    return FALSE;
+  *field = (guint16) value;
+  return TRUE;
+}
+
+static gboolean
+set_boolean (KwConfig *self,
+             const KwConfigRow *row,
+             const KwTomlEntry *entry,
+             GError **error)
+{
+  gboolean *field = row_field (self, row);
+
+  if (entry->type != KW_TOML_BOOLEAN)
+    return wrong_type ("true or false", error);
+  *field = entry->boolean;
+  return TRUE;
+}
+
+static gboolean
+set_log_level (KwConfig *self,
+               const KwConfigRow *row G_GNUC_UNUSED,
+               const KwTomlEntry *entry,
+               GError **error)
+{
+  if (entry->type != KW_TOML_STRING || !kw_log_level_from_string (entry->string, &self->log.level))
+    return wrong_type ("\"debug\", \"info\", \"warn\", \"error\", \"panic\" or \"fatal\"", error);
+  return TRUE;
+}
+
+static gboolean
+set_log_path (KwConfig *self,
+              const KwConfigRow *row,
+              const KwTomlEntry *entry,
+              GError **error)
+{
+  char **field = row_field (self, row);
+  g_autofree char *path = NULL;
+
+  if (entry->type == KW_TOML_STRING && g_str_has_prefix (entry->string, "file:"))
+    path = g_filename_from_uri (entry->string, NULL, NULL);
+  else if (entry->type == KW_TOML_STRING)
+    path = g_strdup (entry->string);
+  if (path == NULL
+      || !(g_path_is_absolute (path) || g_str_equal (path, "stderr")
+           || g_str_equal (path, row->offset == G_STRUCT_OFFSET (KwConfig, log.path) ? "stdout" : "journal")))
+    return wrong_type (row->offset == G_STRUCT_OFFSET (KwConfig, log.path)
+                         ? "\"stderr\", \"stdout\", an absolute path or a file:// URI"
+                         : "\"journal\", \"stderr\", an absolute path or a file:// URI",
+                       error);
+  g_free (*field);
+  *field = g_steal_pointer (&path);
+  return TRUE;
+}
+
+static gboolean
+set_log_encoding (KwConfig *self,
+                  const KwConfigRow *row G_GNUC_UNUSED,
+                  const KwTomlEntry *entry,
+                  GError **error)
+{
+  if (entry->type == KW_TOML_STRING && g_str_equal (entry->string, "json"))
+    self->log.encoding = KW_LOG_ENCODING_JSON;
+  else if (entry->type == KW_TOML_STRING && g_str_equal (entry->string, "console"))
+    self->log.encoding = KW_LOG_ENCODING_CONSOLE;
+  else
+    return wrong_type ("\"json\" or \"console\"", error);
+  return TRUE;
+}
+
+static gboolean
+set_slot (KwConfig *self,
+          const KwConfigRow *row G_GNUC_UNUSED,
+          const KwTomlEntry *entry,
+          GError **error)
+{
+  if (entry->type == KW_TOML_INTEGER && entry->integer >= 0)
+    self->pkcs11.slot = (guint64) entry->integer;
+  else if (entry->type != KW_TOML_STRING
+           || !g_ascii_string_to_unsigned (entry->string, 10, 0, G_MAXUINT64, &self->pkcs11.slot, NULL))
+    return wrong_type ("a slot id as `listslots` prints it: a decimal number", error);
+  self->pkcs11.has_slot = TRUE;
+  return TRUE;
+}
+
+/* Takes a PIN or secret, or the place where it is kept. */
+static gboolean
+read_secret (KwConfig *self,
+             const KwTomlEntry *entry,
+             gsize max_size,
+             KwSecret **out_secret,
+             char **out_source,
+             GError **error)
+{
+  if (entry->type == KW_TOML_INTEGER)
+    return wrong_type ("in quotes: as a bare number it would lose its leading zeros", error);
+  if (entry->type != KW_TOML_STRING)
+    return wrong_type ("a string in quotes", error);
+  if (entry->string[0] == '\0')
+    return TRUE;
+  if (g_str_has_prefix (entry->string, SECRET_PREFIX_FILE)
+      && !g_path_is_absolute (entry->string + strlen (SECRET_PREFIX_FILE)))
+    return wrong_type ("file: and an absolute path", error);
+  if (g_str_has_prefix (entry->string, SECRET_PREFIX_CREDENTIAL)
+      && (entry->string[strlen (SECRET_PREFIX_CREDENTIAL)] == '\0' || strchr (entry->string, '/') != NULL))
+    return wrong_type ("credential: and the name of a systemd credential", error);
+  if (g_str_has_prefix (entry->string, SECRET_PREFIX_FILE)
+      || g_str_has_prefix (entry->string, SECRET_PREFIX_CREDENTIAL))
+    {
+      *out_source = g_strdup (entry->string);
+      return TRUE;
+    }
+  if (strlen (entry->string) > max_size)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "is too long: at most %" G_GSIZE_FORMAT " bytes", max_size);
+      return FALSE;
+    }
+  *out_secret = kw_secret_new_copy (entry->string, strlen (entry->string), error);
+  self->has_literal_secret = TRUE;
+  return *out_secret != NULL;
+}
+
+static gboolean
+set_jwt_secret (KwConfig *self,
+                const KwConfigRow *row G_GNUC_UNUSED,
+                const KwTomlEntry *entry,
+                GError **error)
+{
+  return read_secret (self, entry, KW_MAX_SECRET_BYTES, &self->jwt.secret, &self->jwt_secret_source, error);
+}
+
+static gboolean
+set_pin (KwConfig *self,
+         const KwConfigRow *row G_GNUC_UNUSED,
+         const KwTomlEntry *entry,
+         GError **error)
+{
+  return read_secret (self, entry, KW_MAX_PIN_BYTES, &self->pkcs11.pin, &self->pin_source, error);
+}
+
+static gboolean
+set_line_key (KwConfig *self,
+              const KwConfigRow *row G_GNUC_UNUSED,
+              const KwTomlEntry *entry,
+              GError **error)
+{
+  if (entry->type == KW_TOML_STRING)
+    self->line.key = kw_uuid_to_bytes (entry->string, -1, NULL);
+  if (self->line.key == NULL)
+    return wrong_type ("the UUID of a key, as `genkey` prints it", error);
+  return TRUE;
+}
+
+static gboolean
+user_to_uid (const char *name,
+             guint32 *out_uid)
+{
+  guint64 number = 0;
+  struct passwd *user = NULL;
+
+  if (g_ascii_string_to_unsigned (name, 10, 0, G_MAXUINT32 - 1, &number, NULL))
+    {
+      *out_uid = (guint32) number;
+      return TRUE;
+    }
+  user = getpwnam (name);
+  if (user == NULL)
+    return FALSE;
+  *out_uid = user->pw_uid;
+  return TRUE;
+}
+
+static gboolean
+set_allow_users (KwConfig *self,
+                 const KwConfigRow *row G_GNUC_UNUSED,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  if (entry->type != KW_TOML_STRING_LIST)
+    return wrong_type ("a list of user names or uids, such as [\"www-data\"]", error);
+  self->line.allow_uids = g_array_new (FALSE, FALSE, sizeof (guint32));
+  for (guint i = 0; entry->list[i] != NULL; i++)
+    {
+      guint32 uid = 0;
+
+      if (!user_to_uid (entry->list[i], &uid))
+        {
+          g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names no user of this system: %s", entry->list[i]);
+          return FALSE;
+        }
+      g_array_append_val (self->line.allow_uids, uid);
+    }
+  return TRUE;
+}
+
+static gboolean
+set_token_url (KwConfig *self,
+               const KwConfigRow *row,
+               const KwTomlEntry *entry,
+               GError **error)
+{
+  g_autoptr (GUri) uri = NULL;
+
+  if (entry->type == KW_TOML_STRING)
+    uri = g_uri_parse (entry->string, G_URI_FLAGS_NONE, NULL);
+  if (uri == NULL || g_uri_get_host (uri) == NULL || g_uri_get_host (uri)[0] == '\0'
+      || !(g_str_equal (g_uri_get_scheme (uri), "https") || g_str_equal (g_uri_get_scheme (uri), "http")))
+    return wrong_type ("an http:// or https:// address", error);
+  return set_string (self, row, entry, error);
+}
+
+#define FIELD(member) G_STRUCT_OFFSET (KwConfig, member)
+
+static const KwConfigRow config_rows[] = {
+  { "logger", "level", set_log_level, 0, 0, 0 },
+  { "logger", "path", set_log_path, FIELD (log.path), 0, 0 },
+  { "logger", "encoding", set_log_encoding, 0, 0, 0 },
+  { "audit", "path", set_log_path, FIELD (audit_path), 0, 0 },
+  { "server", "hostname", set_string, FIELD (server.hostname), 0, 0 },
+  { "server", "port", set_port, FIELD (server.port), 1, G_MAXUINT16 },
+  { "server", "socket", set_socket_path, FIELD (server.socket), 0, 0 },
+  { "server", "tls_certificate", set_path, FIELD (server.tls_certificate), 0, 0 },
+  { "server", "tls_key", set_path, FIELD (server.tls_key), 0, 0 },
+  { "server", "max_connections", set_uint, FIELD (server.max_connections), 1, 65536 },
+  { "server", "header_timeout", set_uint, FIELD (server.header_timeout), 1, MAX_TIMEOUT_SECONDS },
+  { "server", "body_timeout", set_uint, FIELD (server.body_timeout), 1, MAX_TIMEOUT_SECONDS },
+  { "server", "idle_timeout", set_uint, FIELD (server.idle_timeout), 1, MAX_TIMEOUT_SECONDS },
+  { "server", "failed_decrypts", set_uint, FIELD (server.failed_decrypts), 0, 1000000 },
+  { "jwt", "secret", set_jwt_secret, 0, 0, 0 },
+  { "jwt", "leeway", set_uint, FIELD (jwt.leeway), 0, MAX_TIMEOUT_SECONDS },
+  { "pkcs11", "module", set_path, FIELD (pkcs11.module), 0, 0 },
+  { "pkcs11", "pin", set_pin, 0, 0, 0 },
+  { "pkcs11", "slot", set_slot, 0, 0, 0 },
+  { "pkcs11", "token_label", set_string, FIELD (pkcs11.token_label), 0, 0 },
+  { "pkcs11", "token_serial", set_string, FIELD (pkcs11.token_serial), 0, 0 },
+  { "pkcs11", "uri", set_string, FIELD (pkcs11.uri), 0, 0 },
+  { "pkcs11", "sessions", set_uint, FIELD (pkcs11.sessions), 1, KW_MAX_SESSIONS },
+  { "pkcs11", "extractable", set_boolean, FIELD (pkcs11.extractable), 0, 0 },
+  { "pkcs11", "timeout", set_uint, FIELD (pkcs11.timeout), 1, MAX_TIMEOUT_SECONDS },
+  { "line", "socket", set_socket_path, FIELD (line.socket), 0, 0 },
+  { "line", "hostname", set_string, FIELD (line.hostname), 0, 0 },
+  { "line", "port", set_port, FIELD (line.port), 1, G_MAXUINT16 },
+  { "line", "key", set_line_key, 0, 0, 0 },
+  { "line", "allow_users", set_allow_users, 0, 0, 0 },
+  { "line", "token_url", set_token_url, FIELD (line.token_url), 0, 0 },
+  { "line", "token_file", set_path, FIELD (line.token_file), 0, 0 },
+  { "line", "max_connections", set_uint, FIELD (line.max_connections), 1, 65536 },
+  { "state", "directory", set_path, FIELD (state_directory), 0, 0 },
+};
+
+#undef FIELD
+
+/* Levenshtein's distance between two short names. */
+static guint
+name_distance (const char *a,
+               const char *b)
+{
+  gsize n_b = strlen (b);
+  g_autofree guint *row = g_new (guint, n_b + 1);
+
+  for (gsize j = 0; j <= n_b; j++)
+    row[j] = (guint) j;
+  for (gsize i = 0; a[i] != '\0'; i++)
+    {
+      guint diagonal = row[0];
+
+      row[0] = (guint) i + 1;
+      for (gsize j = 0; j < n_b; j++)
+        {
+          guint above = row[j + 1];
+
+          row[j + 1] = MIN (MIN (above, row[j]) + 1, diagonal + (a[i] == b[j] ? 0 : 1));
+          diagonal = above;
+        }
+    }
+  return row[n_b];
+}
+
+static const char *
+nearest_table (const char *name)
+{
+  const char *nearest = NULL;
+  guint best = MAX_SUGGESTION_DISTANCE + 1;
+
+  for (guint i = 0; i < G_N_ELEMENTS (config_rows); i++)
+    {
+      guint distance = name_distance (name, config_rows[i].table);
+
+      if (distance < best)
+        {
+          best = distance;
+          nearest = config_rows[i].table;
+        }
+    }
+  return nearest;
+}
+
+/* The key most like @key: one of the same table if there is any, else one that stands in another table. */
+static const KwConfigRow *
+nearest_row (const char *table,
+             const char *key)
+{
+  const KwConfigRow *nearest = NULL;
+  guint best = MAX_SUGGESTION_DISTANCE + 1;
+
+  for (guint i = 0; i < G_N_ELEMENTS (config_rows); i++)
+    {
+      guint distance = name_distance (key, config_rows[i].key);
+
+      if (g_str_equal (config_rows[i].table, table) && distance < best)
+        {
+          best = distance;
+          nearest = &config_rows[i];
+        }
+    }
+  for (guint i = 0; nearest == NULL && i < G_N_ELEMENTS (config_rows); i++)
+    {
+      if (g_str_equal (config_rows[i].key, key))
+        nearest = &config_rows[i];
+    }
+  return nearest;
+}
+
+static gboolean
+table_is_known (const char *table)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (config_rows); i++)
+    {
+      if (g_str_equal (config_rows[i].table, table))
+        return TRUE;
+    }
+  return FALSE;
+}
+
+static const KwConfigRow *
+find_row (const char *table,
+          const char *key)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (config_rows); i++)
+    {
+      if (g_str_equal (config_rows[i].table, table) && g_str_equal (config_rows[i].key, key))
+        return &config_rows[i];
+    }
+  return NULL;
+}
+
+static gboolean
+refuse_unknown_key (const KwTomlEntry *entry,
+                    GError **error)
+{
+  const KwConfigRow *near = nearest_row (entry->table, entry->key);
+  g_autofree char *where = entry->table[0] != '\0' ? g_strdup_printf (" in table [%s]", entry->table)
+                                                    : g_strdup (" outside any table");
+
+  if (near != NULL && g_str_equal (near->table, entry->table))
+    g_set_error (error,
+                 KW_ERROR,
+                 KW_ERROR_CONFIG,
+                 "unknown key \"%s\"%s; did you mean \"%s\"?",
+                 entry->key,
+                 where,
+                 near->key);
+  else if (near != NULL)
+    g_set_error (error,
+                 KW_ERROR,
+                 KW_ERROR_CONFIG,
+                 "unknown key \"%s\"%s; did you mean \"%s\" in table [%s]?",
+                 entry->key,
+                 where,
+                 near->key,
+                 near->table);
+  else
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown key \"%s\"%s", entry->key, where);
+  return FALSE;
+}
+
+static gboolean
+apply_table (KwConfig *self,
+             const KwTomlEntry *entry,
+             GError **error)
+{
+  const char *near = nearest_table (entry->key);
+
+  if (entry->table[0] == '\0' && table_is_known (entry->key))
+    {
+      if (g_str_equal (entry->key, "line"))
+        self->line.enabled = TRUE;
+      return TRUE;
+    }
+  if (entry->table[0] != '\0')
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s.%s]", entry->table, entry->key);
+  else if (near != NULL)
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s]; did you mean [%s]?", entry->key, near);
+  else
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s]", entry->key);
+  return FALSE;
+}
+
+static gboolean
+apply_entry (KwConfig *self,
+             const KwTomlEntry *entry,
+             GError **error)
+{
+  const KwConfigRow *row = NULL;
+
+  if (entry->type == KW_TOML_TABLE)
+    return apply_table (self, entry, error);
+  row = find_row (entry->table, entry->key);
+  if (row == NULL)
+    return refuse_unknown_key (entry, error);
+  if (!row->set (self, row, entry, error))
+    {
+      g_prefix_error (error, "[%s] %s ", entry->table, entry->key);
+      return FALSE;
+    }
+  return TRUE;
+}
+
+static gint
+compare_lines (gconstpointer a,
+               gconstpointer b)
+{
+  const KwTomlEntry *entry_a = *(const KwTomlEntry *const *) a;
+  const KwTomlEntry *entry_b = *(const KwTomlEntry *const *) b;
+
+  return entry_a->line < entry_b->line ? -1 : entry_a->line > entry_b->line;
+}
+
+static gboolean
+check_together (KwConfig *self,
+                GError **error)
+{
+  if ((self->server.tls_certificate == NULL) != (self->server.tls_key == NULL))
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_CONFIG,
+                   "%s: [server] %s is set, but %s is not: TLS needs both",
+                   self->path,
+                   self->server.tls_key != NULL ? "tls_key" : "tls_certificate",
+                   self->server.tls_key != NULL ? "tls_certificate" : "tls_key");
+      return FALSE;
+    }
+  if (self->line.hostname != NULL && self->line.port == 0)
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_CONFIG,
+                   "%s: [line] hostname is set, but port is not: both are needed for TCP",
+                   self->path);
+      return FALSE;
+    }
+  if (self->line.port != 0 && self->line.hostname == NULL)
+    self->line.hostname = g_strdup ("localhost");
+  if (self->line.enabled && self->line.port == 0 && self->line.socket == NULL)
+    self->line.socket = g_strdup (KW_LINE_SOCKET);
+  return TRUE;
+}
+
+static void
+kw_config_finalize (GObject *object)
+{
+  KwConfig *self = KW_CONFIG (object);
+
+  g_free (self->path);
+  g_free (self->log.path);
+  g_free (self->audit_path);
+  g_free (self->server.hostname);
+  g_free (self->server.socket);
+  g_free (self->server.tls_certificate);
+  g_free (self->server.tls_key);
+  g_clear_pointer (&self->jwt.secret, kw_secret_unref);
+  g_free (self->jwt_secret_source);
+  g_free (self->pkcs11.module);
+  g_clear_pointer (&self->pkcs11.pin, kw_secret_unref);
+  g_free (self->pin_source);
+  g_free (self->pkcs11.token_label);
+  g_free (self->pkcs11.token_serial);
+  g_free (self->pkcs11.uri);
+  g_free (self->line.socket);
+  g_free (self->line.hostname);
+  g_clear_pointer (&self->line.key, g_bytes_unref);
+  g_clear_pointer (&self->line.allow_uids, g_array_unref);
+  g_free (self->line.token_url);
+  g_free (self->line.token_file);
+  g_free (self->state_directory);
+  G_OBJECT_CLASS (kw_config_parent_class)->finalize (object);
+}
+
+static void
+kw_config_class_init (KwConfigClass *klass)
+{
+  G_OBJECT_CLASS (klass)->finalize = kw_config_finalize;
+}
+
+static void
+kw_config_init (KwConfig *self)
+{
+  self->log.level = G_LOG_LEVEL_INFO;
+  self->log.path = g_strdup ("stderr");
+  self->log.encoding = KW_LOG_ENCODING_JSON;
+  self->server.hostname = g_strdup ("localhost");
+  self->server.port = 8513;
+  self->server.max_connections = 2048;
+  self->server.header_timeout = 10;
+  self->server.body_timeout = 30;
+  self->server.idle_timeout = 60;
+  self->server.failed_decrypts = 60;
+  self->jwt.leeway = 120;
+  self->pkcs11.sessions = 4;
+  self->pkcs11.timeout = 10;
+  self->line.max_connections = 2048;
+  self->state_directory = g_strdup (KW_STATE_DIRECTORY);
+}
+
+/* Reads a whole file that may hold secrets; the caller wipes it. */
+static KwSecret *
+read_config_file (const char *path,
+                  GError **error)
+{
+  g_autoptr (GError) local_error = NULL;
+  KwSecret *data = kw_secret_new_from_file (path, KW_MAX_CONFIG_BYTES, &local_error);
+
+  if (data == NULL)
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s", local_error->message);
+  return data;
+}
+
+/**
+ * kw_config_new_defaults:
+ *
+ * Returns: (transfer full): the configuration that an empty file means
+ */
+KwConfig *
+kw_config_new_defaults (void)
+{
+  return g_object_new (KW_TYPE_CONFIG, NULL);
+}
+
+/**
+ * kw_config_new_from_data:
+ * @path: name for messages
+ * @data: a TOML document
+ * @size: its size in bytes
+ * @error: where to store the error
+ *
+ * Reads and checks a configuration, apart from the mode of its file.
+ *
+ * Returns: (transfer full): the configuration; %NULL with %KW_ERROR_CONFIG, whose message begins "PATH:LINE: "
+ */
+KwConfig *
+kw_config_new_from_data (const char *path,
+                         const char *data,
+                         gsize size,
+                         GError **error)
+{
+  g_autoptr (KwConfig) self = NULL;
+  g_autoptr (GPtrArray) entries = NULL;
+  g_autofree char *message = NULL;
+  guint line = 0;
+
+  g_return_val_if_fail (path != NULL && data != NULL, NULL);
+
+  self = kw_config_new_defaults ();
+  self->path = g_strdup (path);
+  entries = kw_toml_parse (data, size, KW_MAX_CONFIG_KEYS, &line, &message);
+  if (entries == NULL)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s:%u: not valid TOML: %s", path, line, message);
+      return NULL;
+    }
+  g_ptr_array_sort (entries, compare_lines);
+  for (guint i = 0; i < entries->len; i++)
+    {
+      const KwTomlEntry *entry = g_ptr_array_index (entries, i);
+
+      if (!apply_entry (self, entry, error))
+        {
+          g_prefix_error (error, "%s:%u: ", path, entry->line);
+          return NULL;
+        }
+    }
+  if (!check_together (self, error))
+    return NULL;
+  return g_steal_pointer (&self);
+}
+
+/**
+ * kw_config_new_from_file:
+ * @path: the file
+ * @error: where to store the error
+ *
+ * Reads and checks a configuration file. A file that holds a PIN or secret and can be read by others than root and the
+ * service's group is refused.
+ *
+ * Returns: (transfer full): the configuration; %NULL with %KW_ERROR_CONFIG or %KW_ERROR_PERMISSION
+ */
+KwConfig *
+kw_config_new_from_file (const char *path,
+                         GError **error)
+{
+  g_autoptr (KwConfig) self = NULL;
+  g_autoptr (KwSecret) data = NULL;
+
+  g_return_val_if_fail (path != NULL, NULL);
+
+  data = read_config_file (path, error);
+  if (data == NULL)
+    return NULL;
+  self = kw_config_new_from_data (path,
+                                  (const char *) kw_secret_get_data (data),
+                                  kw_secret_get_size (data),
+                                  error);
+  if (self == NULL)
+    return NULL;
+  if (self->has_literal_secret && !kw_config_check_file_mode (path, error))
+    return NULL;
+  return g_steal_pointer (&self);
+}
+
+/**
+ * kw_config_find_file:
+ *
+ * Looks for the configuration where it is kept: Keyward's own place first, then hsmdaemon's.
+ *
+ * Returns: (transfer none) (nullable): the path of the first file that exists
+ */
+const char *
+kw_config_find_file (void)
+{
+  if (g_file_test (KW_CONFIG_FILE, G_FILE_TEST_EXISTS))
+    return KW_CONFIG_FILE;
+  if (g_file_test (KW_CONFIG_FILE_HSMDAEMON, G_FILE_TEST_EXISTS))
+    return KW_CONFIG_FILE_HSMDAEMON;
+  return NULL;
+}
+
+/**
+ * kw_config_check_file_mode:
+ * @path: a file that holds a secret
+ * @error: where to store the error
+ *
+ * Checks that nobody but its owner, and the service's group or our own, can read or write a file, and that its owner is
+ * root or we.
+ *
+ * Returns: %FALSE with %KW_ERROR_PERMISSION and a sentence on how to mend it
+ */
+gboolean
+kw_config_check_file_mode (const char *path,
+                           GError **error)
+{
+  struct stat info;
+  struct group *service = NULL;
+  gboolean group_is_ours = FALSE;
+
+  g_return_val_if_fail (path != NULL, FALSE);
+
+  if (stat (path, &info) != 0)
+    {
+      int saved_errno = errno;
+
+      g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot look at %s: %s", path, g_strerror (saved_errno));
+      return FALSE;
+    }
+  if (info.st_uid != 0 && info.st_uid != geteuid ())
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_PERMISSION,
+                   "%s holds a secret but belongs to uid %u; run: chown root %s",
+                   path,
+                   (guint) info.st_uid,
+                   path);
+      return FALSE;
+    }
+  service = getgrnam (KW_SERVICE_GROUP);
+  group_is_ours = info.st_gid == 0 || info.st_gid == getegid () || (service != NULL && info.st_gid == service->gr_gid);
+  if ((info.st_mode & S_IRWXO) != 0 || (info.st_mode & S_IWGRP) != 0
+      || ((info.st_mode & S_IRWXG) != 0 && !group_is_ours))
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_PERMISSION,
+                   "%s holds a secret but its mode is %04o, so others can get at it; run: chmod %s %s",
+                   path,
+                   (guint) (info.st_mode & 07777),
+                   group_is_ours ? "0640" : "0600",
+                   path);
+      return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
+load_secret (const char *name,
+             const char *source,
+             gsize max_size,
+             KwSecret **in_out_secret,
+             GError **error)
+{
+  g_autofree char *path = NULL;
+  const char *directory = g_getenv ("CREDENTIALS_DIRECTORY");
+
+  if (source == NULL || *in_out_secret != NULL)
+    return TRUE;
+  if (g_str_has_prefix (source, SECRET_PREFIX_FILE))
+    path = g_strdup (source + strlen (SECRET_PREFIX_FILE));
+  else if (directory != NULL)
+    path = g_build_filename (directory, source + strlen (SECRET_PREFIX_CREDENTIAL), NULL);
+  else
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_CONFIG,
+                   "%s is \"%s\", but systemd passed no credentials; add LoadCredential=%s:PATH to the unit",
+                   name,
+                   source,
+                   source + strlen (SECRET_PREFIX_CREDENTIAL));
+      return FALSE;
+    }
+  if (g_str_has_prefix (source, SECRET_PREFIX_FILE) && !kw_config_check_file_mode (path, error))
+    {
+      g_prefix_error (error, "%s: ", name);
+      return FALSE;
+    }
+  *in_out_secret = kw_secret_new_from_file (path, max_size, error);
+  if (*in_out_secret == NULL)
+    {
+      g_prefix_error (error, "%s: ", name);
+      return FALSE;
+    }
+  if (kw_secret_get_size (*in_out_secret) == 0)
+    g_clear_pointer (in_out_secret, kw_secret_unref);
+  return TRUE;
+}
+
+/**
+ * kw_config_load_secrets:
+ * @self: the configuration
+ * @error: where to store the error
+ *
+ * Reads the PIN and the JWT secret from the files or credentials that the configuration names. Blocks; before the main
+ * loop runs.
+ *
+ * Returns: %FALSE with %KW_ERROR_CONFIG, %KW_ERROR_PERMISSION or %KW_ERROR_FAILED, naming key and file
+ */
+gboolean
+kw_config_load_secrets (KwConfig *self,
+                        GError **error)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
+
+  return load_secret ("[pkcs11] pin", self->pin_source, KW_MAX_PIN_BYTES, &self->pkcs11.pin, error)
+         && load_secret ("[jwt] secret", self->jwt_secret_source, KW_MAX_SECRET_BYTES, &self->jwt.secret, error);
+}
+
+/**
+ * kw_config_check_server:
+ * @self: the configuration, its secrets loaded
+ * @error: where to store the error
+ *
+ * Checks what only the daemon needs: a JWT secret that is worth the name.
+ *
+ * Returns: %FALSE with %KW_ERROR_CONFIG and a sentence on how to make a secret
+ */
+gboolean
+kw_config_check_server (KwConfig *self,
+                        GError **error)
+{
+  const char *path = NULL;
+  gsize n_secret = 0;
+
+  g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
+
+  path = self->path != NULL ? self->path : KW_CONFIG_FILE;
+  if (self->jwt.secret == NULL)
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_CONFIG,
+                   "%s: [jwt] secret is missing; make one with: hsmdaemon setup (or: openssl rand -hex 32)",
+                   path);
+      return FALSE;
+    }
+  n_secret = kw_secret_get_size (self->jwt.secret);
+  if (kw_secret_equal (self->jwt.secret, "secret", 6) || n_secret < KW_MIN_JWT_SECRET_BYTES)
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_CONFIG,
+                   "%s: [jwt] secret is too weak: it has %" G_GSIZE_FORMAT " bytes, at least %d are needed; make one with: "
+                   "openssl rand -hex 32, and give ownCloud the same: occ config:app:set encryption hsm.jwt.secret",
+                   path,
+                   n_secret,
+                   KW_MIN_JWT_SECRET_BYTES);
+      return FALSE;
+    }
+  return TRUE;
+}
+
+/**
+ * kw_config_set_module:
+ * @self: the configuration
+ * @module: path of a PKCS#11 module
+ *
+ * Overrides `[pkcs11] module`, as the option --module does. Before anybody else holds @self.
+ */
+void
+kw_config_set_module (KwConfig *self,
+                      const char *module)
+{
+  g_return_if_fail (KW_IS_CONFIG (self));
+
+  g_free (self->pkcs11.module);
+  self->pkcs11.module = g_strdup (module);
+}
+
+/**
+ * kw_config_get_path:
+ * @self: the configuration
+ *
+ * Returns: (transfer none) (nullable): the file it was read from, %NULL for the defaults. Any thread.
+ */
+const char *
+kw_config_get_path (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return self->path;
+}
+
+/**
+ * kw_config_get_log:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[logger]`. Any thread.
+ */
+const KwLogConfig *
+kw_config_get_log (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->log;
+}
+
+/**
+ * kw_config_get_audit_path:
+ * @self: the configuration
+ *
+ * Returns: (transfer none) (nullable): `[audit] path`; %NULL = the journal under systemd, else a file in the state
+ *   directory. Any thread.
+ */
+const char *
+kw_config_get_audit_path (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return self->audit_path;
+}
+
+/**
+ * kw_config_get_server:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[server]`. Any thread.
+ */
+const KwServerConfig *
+kw_config_get_server (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->server;
+}
+
+/**
+ * kw_config_get_jwt:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[jwt]`. Any thread.
+ */
+const KwJwtConfig *
+kw_config_get_jwt (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->jwt;
+}
+
+/**
+ * kw_config_get_pkcs11:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[pkcs11]`. Any thread.
+ */
+const KwPkcs11Config *
+kw_config_get_pkcs11 (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->pkcs11;
+}
+
+/**
+ * kw_config_get_line:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[line]`. Any thread.
+ */
+const KwLineConfig *
+kw_config_get_line (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->line;
+}
+
+/**
+ * kw_config_get_state_directory:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): `[state] directory`. Any thread.
+ */
+const char *
+kw_config_get_state_directory (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return self->state_directory;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <glib-object.h>
+
+#include "kw-secret.h"
+
+G_BEGIN_DECLS
+
+/**
+ * KwLogEncoding:
+ * @KW_LOG_ENCODING_JSON: one JSON object a line
+ * @KW_LOG_ENCODING_CONSOLE: tab-separated text for people
+ */
+typedef enum
+{
+  KW_LOG_ENCODING_JSON,
+  KW_LOG_ENCODING_CONSOLE,
+} KwLogEncoding;
+
+/**
+ * KwLogConfig: table `[logger]`
+ */
+typedef struct
+{
+  GLogLevelFlags level; /* least serious level that is logged */
+  char *path;           /* "stderr", "stdout" or a file's path */
+  KwLogEncoding encoding;
+} KwLogConfig;
+
+/**
+ * KwServerConfig: table `[server]`; times in seconds
+ */
+typedef struct
+{
+  char *hostname;
+  guint16 port;
+  char *socket;          /* NULL = none */
+  char *tls_certificate; /* NULL = plain HTTP */
+  char *tls_key;
+  guint max_connections;
+  guint header_timeout;
+  guint body_timeout;
+  guint idle_timeout;
+  guint failed_decrypts; /* a minute and caller; 0 = no limit */
+} KwServerConfig;
+
+/**
+ * KwJwtConfig: table `[jwt]`
+ */
+typedef struct
+{
+  KwSecret *secret; /* NULL = none configured */
+  guint leeway;     /* seconds */
+} KwJwtConfig;
+
+/**
+ * KwPkcs11Config: table `[pkcs11]`
+ */
+typedef struct
+{
+  char *module;   /* NULL = none configured */
+  KwSecret *pin;  /* NULL = none needed */
+  gboolean has_slot;
+  guint64 slot;
+  char *token_label;
+  char *token_serial;
+  char *uri;
+  guint sessions;
+  gboolean extractable;
+  guint timeout; /* seconds for one operation */
+} KwPkcs11Config;
+
+/**
+ * KwLineConfig: table `[line]`
+ */
+typedef struct
+{
+  gboolean enabled; /* the table is there */
+  char *socket;     /* NULL = no UNIX socket */
+  char *hostname;
+  guint16 port;     /* 0 = no TCP */
+  GBytes *key;      /* CKA_ID; NULL = the only RSA key there is */
+  GArray *allow_uids; /* of guint32; NULL = everybody who can open the socket */
+  char *token_url;
+  char *token_file;
+  guint max_connections;
+} KwLineConfig;
+
+#define KW_TYPE_CONFIG (kw_config_get_type ())
+G_DECLARE_FINAL_TYPE (KwConfig, kw_config, KW, CONFIG, GObject)
+
+KwConfig *kw_config_new_defaults (void);
+
+KwConfig *kw_config_new_from_file (const char *path, GError **error);
+
+KwConfig *kw_config_new_from_data (const char *path, const char *data, gsize size, GError **error);
+
+const char *kw_config_find_file (void);
+
+const char *kw_config_get_path (KwConfig *self);
+
+gboolean kw_config_load_secrets (KwConfig *self, GError **error);
+
+gboolean kw_config_check_server (KwConfig *self, GError **error);
+
+void kw_config_set_module (KwConfig *self, const char *module);
+
+const KwLogConfig *kw_config_get_log (KwConfig *self);
+
+const char *kw_config_get_audit_path (KwConfig *self);
+
+const KwServerConfig *kw_config_get_server (KwConfig *self);
+
+const KwJwtConfig *kw_config_get_jwt (KwConfig *self);
+
+const KwPkcs11Config *kw_config_get_pkcs11 (KwConfig *self);
+
+const KwLineConfig *kw_config_get_line (KwConfig *self);
+
+const char *kw_config_get_state_directory (KwConfig *self);
+
+gboolean kw_config_check_file_mode (const char *path, GError **error);
+
+G_END_DECLS

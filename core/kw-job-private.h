@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "kw-job.h"
+#include "kw-limits.h"
+
+G_BEGIN_DECLS
+
+/*
+ * A job on its way down (door → service → pool → device) and back. It belongs to one of them at a time, so nothing here
+ * needs a lock.
+ */
+struct _KwJob
+{
+  gatomicrefcount references;
+  KwVerb verb;
+  KwCaller *caller; /* owned */
+
+  /* what is asked */
+  GBytes *key_id; /* owned; made by the pool when a key is generated */
+  KwRsaPadding padding;
+  GBytes *input; /* owned, nullable */
+  guint bits;
+  char *label; /* owned, nullable */
+  gboolean may_run_here;
+
+  /* who is told */
+  KwJobFunc callback;
+  gpointer callback_data;
+  KwJobFunc service_callback;
+  gpointer service_data;
+
+  /* on the way */
+  gint64 started;     /* monotonic */
+  gint64 deadline;    /* monotonic */
+  gint64 park_until;  /* monotonic */
+  guint n_attempts;
+  guint64 tried[KW_MAX_ATTEMPTS_PER_JOB]; /* numbers of the devices it was given to */
+  guint64 wants_refresh;                  /* which look for new keys may find its key; 0 = none was asked for */
+
+  /* what came of it */
+  KwSecret *plaintext; /* owned, nullable */
+  KwKey *key;          /* owned, nullable */
+  GError *error;       /* owned, nullable */
+  char *device_name;   /* owned, nullable: the device that did it */
+};
+
+G_END_DECLS

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "kw-job"
+
+#include "config.h"
+
+#include "kw-job-private.h"
+
+/*
+ * One thing that a caller wants done with a key: the question, and later the answer.
+ */
+
+static const char *const verb_nicks[] = {
+  [KW_VERB_RSA_DECRYPT] = "rsa-decrypt",
+  [KW_VERB_GENERATE_RSA] = "generate-rsa",
+};
+
+G_STATIC_ASSERT (G_N_ELEMENTS (verb_nicks) == KW_N_VERBS);
+
+static KwJob *
+job_new (KwVerb verb,
+         KwCaller *caller)
+{
+  KwJob *self = g_new0 (KwJob, 1);
+
+  g_atomic_ref_count_init (&self->references);
+  self->verb = verb;
+  self->caller = kw_caller_ref (caller);
+  return self;
+}
+
+/**
+ * kw_verb_to_string:
+ * @verb: a verb
+ *
+ * Returns: (transfer none): its nick, as the audit log shows it. Any thread.
+ */
+const char *
+kw_verb_to_string (KwVerb verb)
+{
+  g_return_val_if_fail ((guint) verb < G_N_ELEMENTS (verb_nicks), NULL);
+
+  return verb_nicks[verb];
+}
+
+/**
+ * kw_job_new_rsa_decrypt:
+ * @caller: who asks
+ * @key_id: CKA_ID of an RSA key
+ * @padding: how the plaintext was padded
+ * @ciphertext: one block, as long as the modulus
+ *
+ * Returns: (transfer full): a job that decrypts. Any thread.
+ */
+KwJob *
+kw_job_new_rsa_decrypt (KwCaller *caller,
+                        GBytes *key_id,
+                        KwRsaPadding padding,
+                        GBytes *ciphertext)
+{
+  KwJob *self = job_new (KW_VERB_RSA_DECRYPT, caller);
+
+  self->key_id = g_bytes_ref (key_id);
+  self->padding = padding;
+  self->input = g_bytes_ref (ciphertext);
+  return self;
+}
+
+/**
+ * kw_job_new_generate_rsa:
+ * @caller: who asks
+ * @bits: 2048, 3072 or 4096
+ * @label: (nullable): CKA_LABEL
+ *
+ * Returns: (transfer full): a job that makes an RSA pair with a new UUID as its CKA_ID. Any thread.
+ */
+KwJob *
+kw_job_new_generate_rsa (KwCaller *caller,
+                         guint bits,
+                         const char *label)
+{
+  KwJob *self = job_new (KW_VERB_GENERATE_RSA, caller);
+
+  self->bits = bits;
+  self->label = g_strdup (label);
+  return self;
+}
+
+/**
+ * kw_job_ref:
+ * @self: a job
+ *
+ * Returns: (transfer full): @self with one more reference. Any thread.
+ */
+KwJob *
+kw_job_ref (KwJob *self)
+{
+  g_return_val_if_fail (self != NULL, NULL);
+
+  g_atomic_ref_count_inc (&self->references);
+  return self;
+}
+
+/**
+ * kw_job_unref:
+ * @self: (transfer full): a job
+ *
+ * Gives a reference back. Any thread.
+ */
+void
+kw_job_unref (KwJob *self)
+{
+  g_return_if_fail (self != NULL);
+
+  if (!g_atomic_ref_count_dec (&self->references))
+    return;
+  kw_caller_unref (self->caller);
+  g_clear_pointer (&self->key_id, g_bytes_unref);
+  g_clear_pointer (&self->input, g_bytes_unref);
+  g_free (self->label);
+  g_clear_pointer (&self->plaintext, kw_secret_unref);
+  g_clear_pointer (&self->key, kw_key_unref);
+  g_clear_error (&self->error);
+  g_free (self->device_name);
+  g_free (self);
+}
+
+/**
+ * kw_job_set_callback:
+ * @self: a job that was not submitted yet
+ * @callback: told once when the job has ended, on any thread; must not block
+ * @user_data: for @callback
+ *
+ * Says who wants the answer.
+ */
+void
+kw_job_set_callback (KwJob *self,
+                     KwJobFunc callback,
+                     gpointer user_data)
+{
+  self->callback = callback;
+  self->callback_data = user_data;
+}
+
+/**
+ * kw_job_set_may_run_here:
+ * @self: a job that was not submitted yet
+ * @may_run_here: the submitting thread may be kept by the token, for ever if the token hangs
+ *
+ * Lets a fast token be used on the submitting thread.
+ */
+void
+kw_job_set_may_run_here (KwJob *self,
+                         gboolean may_run_here)
+{
+  self->may_run_here = may_run_here;
+}
+
+/**
+ * kw_job_get_verb:
+ * @self: a job
+ *
+ * Returns: what is asked
+ */
+KwVerb
+kw_job_get_verb (const KwJob *self)
+{
+  return self->verb;
+}
+
+/**
+ * kw_job_get_caller:
+ * @self: a job
+ *
+ * Returns: (transfer none): who asks
+ */
+KwCaller *
+kw_job_get_caller (const KwJob *self)
+{
+  return self->caller;
+}
+
+/**
+ * kw_job_get_key_id:
+ * @self: a job
+ *
+ * Returns: (transfer none) (nullable): CKA_ID of the key it is about
+ */
+GBytes *
+kw_job_get_key_id (const KwJob *self)
+{
+  return self->key_id;
+}
+
+/**
+ * kw_job_get_plaintext:
+ * @self: a job that has ended
+ *
+ * Returns: (transfer none) (nullable): what was decrypted
+ */
+KwSecret *
+kw_job_get_plaintext (const KwJob *self)
+{
+  return self->plaintext;
+}
+
+/**
+ * kw_job_get_key:
+ * @self: a job that has ended
+ *
+ * Returns: (transfer none) (nullable): the key that was made
+ */
+KwKey *
+kw_job_get_key (const KwJob *self)
+{
+  return self->key;
+}
+
+/**
+ * kw_job_get_error:
+ * @self: a job that has ended
+ *
+ * Returns: (transfer none) (nullable): why it failed; %NULL when it did not
+ */
+const GError *
+kw_job_get_error (const KwJob *self)
+{
+  return self->error;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "kw-backend.h"
+#include "kw-device.h"
+#include "kw-job.h"
+
+G_BEGIN_DECLS
+
+#define KW_TYPE_POOL (kw_pool_get_type ())
+G_DECLARE_FINAL_TYPE (KwPool, kw_pool, KW, POOL, GObject)
+
+KwPool *kw_pool_new (const KwDeviceOptions *options);
+
+void kw_pool_add_backend (KwPool *self, KwBackend *backend);
+
+void kw_pool_start (KwPool *self);
+
+void kw_pool_stop (KwPool *self);
+
+void kw_pool_submit (KwPool *self, KwJob *job);
+
+GPtrArray *kw_pool_dup_devices (KwPool *self);
+
+GPtrArray *kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind);
+
+gboolean kw_pool_is_ready (KwPool *self);
+
+char *kw_pool_dup_status_text (KwPool *self);
+
+void kw_pool_reopen_devices (KwPool *self);
+
+G_END_DECLS

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "kw-service"
+
+#include "config.h"
+
+#include "kw-service.h"
+
+#include "kw-error.h"
+#include "kw-job-private.h"
+#include "kw-limits.h"
+#include "kw-log.h"
+#include "kw-names.h"
+#include "kw-plugins.h"
+#include "kw-uuid.h"
+
+#include <glib/gstdio.h>
+
+/*
+ * The one place that every request passes, whatever door it came through: is this caller allowed to do this, has he not
+ * failed too often lately; then the pool does it; then it is audited and counted, and the door hears of it.
+ *
+ * kw_service_submit() is for any thread; everything else for the main context.
+ */
+struct _KwService
+{
+  GObject parent_instance;
+
+  KwPool *pool;          /* owned */
+  KwKeyring *keyring;    /* owned */
+  KwAudit *audit;        /* owned */
+  GFileMonitor *monitor; /* owned, nullable: the state directory */
+  guint reload_source;
+
+  guint max_failures; /* a minute and caller; 0 = no limit */
+  GMutex budget_lock;
+  GHashTable *failures; /* owned; address or uid → FailureCount; guarded by budget_lock */
+};
+
+G_DEFINE_FINAL_TYPE (KwService, kw_service, G_TYPE_OBJECT)
+
+#define BUDGET_WINDOW_USEC (60 * G_TIME_SPAN_SECOND)
+#define RELOAD_DELAY_MSEC 200
+
+typedef struct
+{
+  gint64 window_start; /* monotonic */
+  guint n;
+} FailureCount;
+
+/* Who may do what; what is not here is refused. */
+typedef struct
+{
+  KwCallerKind kind;
+  KwVerb verb;
+} Permission;
+
+static const Permission permissions[] = {
+  { KW_CALLER_JWT, KW_VERB_RSA_DECRYPT },    { KW_CALLER_JWT, KW_VERB_GENERATE_RSA },
+  { KW_CALLER_LINE, KW_VERB_RSA_DECRYPT },   { KW_CALLER_LOCAL, KW_VERB_RSA_DECRYPT },
+  { KW_CALLER_LOCAL, KW_VERB_GENERATE_RSA },
+};
+
+static gboolean
+is_permitted (KwCallerKind kind,
+              KwVerb verb)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (permissions); i++)
+    {
+      if (permissions[i].kind == kind && permissions[i].verb == verb)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+/*
+ * Failures are counted by what a caller cannot choose: his address, or his user id on a UNIX socket. The name in a JWT is
+ * chosen freely by whoever has the secret.
+ */
+static char *
+budget_name (const KwCaller *caller)
+{
+  if (kw_caller_get_uid (caller) != KW_CALLER_NO_UID)
+    return g_strdup_printf ("uid %" G_GINT64_FORMAT, kw_caller_get_uid (caller));
+  return g_strdup (kw_caller_get_address (caller));
+}
+
+static gboolean
+budget_is_left (KwService *self,
+                const KwCaller *caller)
+{
+  g_autofree char *name = NULL;
+  FailureCount *count = NULL;
+  gboolean left = TRUE;
+
+  if (self->max_failures == 0)
+    return TRUE;
+  g_mutex_lock (&self->budget_lock);
+  if (g_hash_table_size (self->failures) > 0)
+    {
+      name = budget_name (caller);
+      count = g_hash_table_lookup (self->failures, name);
+      left = count == NULL || count->n < self->max_failures
+             || g_get_monotonic_time () - count->window_start >= BUDGET_WINDOW_USEC;
+    }
+  g_mutex_unlock (&self->budget_lock);
+  return left;
+}
+
+static gboolean
+count_is_old (gpointer key G_GNUC_UNUSED,
+              gpointer value,
+              gpointer user_data)
+{
+  const FailureCount *count = value;
+  const gint64 *now = user_data;
+
+  return *now - count->window_start >= BUDGET_WINDOW_USEC;
+}
+
+static void
+spend_budget (KwService *self,
+              const KwCaller *caller)
+{
+  g_autofree char *name = budget_name (caller);
+  gint64 now = g_get_monotonic_time ();
+  FailureCount *count = NULL;
+
+  g_mutex_lock (&self->budget_lock);
+  count = g_hash_table_lookup (self->failures, name);
+  if (count == NULL)
+    {
+      if (g_hash_table_size (self->failures) >= KW_MAX_BUDGET_CALLERS)
+        g_hash_table_foreach_remove (self->failures, count_is_old, &now);
+      if (g_hash_table_size (self->failures) >= KW_MAX_BUDGET_CALLERS)
+        g_hash_table_remove_all (self->failures);
+      count = g_new0 (FailureCount, 1);
+      count->window_start = now;
+      g_hash_table_insert (self->failures, g_steal_pointer (&name), count);
+    }
+  if (now - count->window_start >= BUDGET_WINDOW_USEC)
+    {
+      count->window_start = now;
+      count->n = 0;
+    }
+  count->n++;
+  g_mutex_unlock (&self->budget_lock);
+}
+
+static void
+log_outcome (const KwJob *job)
+{
+  g_autofree char *key = job->key_id != NULL ? kw_uuid_from_bytes (job->key_id) : NULL;
+
+  if (job->error != NULL && !g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED)
+      && !g_error_matches (job->error, KW_ERROR, KW_ERROR_RATE_LIMITED))
+    kw_log (G_LOG_LEVEL_WARNING,
+            "Request failed",
+            "verb",
+            kw_verb_to_string (job->verb),
+            "key",
+            key,
+            "error",
+            job->error->message,
+            NULL);
+  else if (job->verb == KW_VERB_GENERATE_RSA && job->error == NULL)
+    kw_log (G_LOG_LEVEL_INFO, "generated keypair", "tokenID", key, "device", job->device_name, NULL);
+  else if (job->error == NULL)
+    kw_log (G_LOG_LEVEL_DEBUG, "Decrypted", "tokenID", key, "device", job->device_name, NULL);
+}
+
+/* Any thread. */
+static void
+on_job_done (KwJob *job,
+             gpointer user_data)
+{
+  KwService *self = KW_SERVICE (user_data);
+  KwAuditRecord record = {
+    .job = job,
+    .device = job->device_name,
+    .result = job->error == NULL ? "ok" : kw_error_to_string ((KwError) job->error->code),
+    .duration_usec = g_get_monotonic_time () - job->started,
+  };
+
+  if (job->verb == KW_VERB_RSA_DECRYPT && g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED))
+    spend_budget (self, job->caller);
+  kw_audit_write (self->audit, &record);
+  log_outcome (job);
+  if (job->callback != NULL)
+    job->callback (job, job->callback_data);
+  g_object_unref (self);
+}
+
+static void
+refuse_job (KwService *self,
+            KwJob *job,
+            KwError code,
+            const char *text)
+{
+  job->started = g_get_monotonic_time ();
+  g_set_error_literal (&job->error, KW_ERROR, (gint) code, text);
+  on_job_done (job, g_object_ref (self));
+  kw_job_unref (job);
+}
+
+static gboolean
+reload_state (gpointer user_data)
+{
+  KwService *self = KW_SERVICE (user_data);
+  g_autoptr (GError) error = NULL;
+
+  self->reload_source = 0;
+  if (!kw_keyring_load (self->keyring, &error))
+    kw_log (G_LOG_LEVEL_WARNING, "State directory cannot be read", "error", error->message, NULL);
+  kw_pool_reopen_devices (self->pool);
+  return G_SOURCE_REMOVE;
+}
+
+static void
+on_state_directory_changed (GFileMonitor *monitor G_GNUC_UNUSED,
+                            GFile *file,
+                            GFile *other_file,
+                            GFileMonitorEvent event,
+                            KwService *self)
+{
+  g_autofree char *name = g_file_get_basename (event == G_FILE_MONITOR_EVENT_RENAMED && other_file != NULL ? other_file
+                                                                                                           : file);
+
+  if (!g_str_equal (name, KW_STATE_FILE_PINS) && !g_str_equal (name, KW_STATE_FILE_KEYS))
+    return;
+  if (self->reload_source == 0)
+    self->reload_source = g_timeout_add (RELOAD_DELAY_MSEC, reload_state, self);
+}
+
+static void
+watch_state_directory (KwService *self,
+                       const char *path)
+{
+  g_autoptr (GFile) directory = g_file_new_for_path (path);
+
+  /* Without a watch a change made by a command is seen at the next start. */
+  self->monitor = g_file_monitor_directory (directory, G_FILE_MONITOR_WATCH_MOVES, NULL, NULL);
+  if (self->monitor != NULL)
+    g_signal_connect (self->monitor, "changed", G_CALLBACK (on_state_directory_changed), self);
+}
+
+static void
+kw_service_dispose (GObject *object)
+{
+  KwService *self = KW_SERVICE (object);
+
+  g_clear_handle_id (&self->reload_source, g_source_remove);
+  if (self->monitor != NULL)
+    g_signal_handlers_disconnect_by_data (self->monitor, self);
+  g_clear_object (&self->monitor);
+  g_clear_object (&self->pool);
+  g_clear_object (&self->keyring);
+  g_clear_object (&self->audit);
+  G_OBJECT_CLASS (kw_service_parent_class)->dispose (object);
+}
+
+static void
+kw_service_finalize (GObject *object)
+{
+  KwService *self = KW_SERVICE (object);
+
+  g_hash_table_unref (self->failures);
+  g_mutex_clear (&self->budget_lock);
+  G_OBJECT_CLASS (kw_service_parent_class)->finalize (object);
+}
+
+static void
+kw_service_class_init (KwServiceClass *klass)
+{
+  GObjectClass *object_class = G_OBJECT_CLASS (klass);
+
+  object_class->dispose = kw_service_dispose;
+  object_class->finalize = kw_service_finalize;
+}
+
+static void
+kw_service_init (KwService *self)
+{
+  g_mutex_init (&self->budget_lock);
+  self->failures = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
+}
+
+/**
+ * kw_service_new:
+ * @config: the configuration, its secrets loaded
+ * @error: where to store the error
+ *
+ * Builds the service with every back end that the plugins offer and the configuration asks for. Reads and makes files in
+ * the state directory.
+ *
+ * Returns: (transfer full): the service; %NULL with an error that says what to do. Main context.
+ */
+KwService *
+kw_service_new (KwConfig *config,
+                GError **error)
+{
+  g_autoptr (KwService) self = g_object_new (KW_TYPE_SERVICE, NULL);
+  g_autoptr (KwPinGuard) guard = NULL;
+  g_autoptr (GPtrArray) backends = NULL;
+  const char *state_directory = kw_config_get_state_directory (config);
+  KwDeviceOptions options = { 0 };
+
+  self->max_failures = kw_config_get_server (config)->failed_decrypts;
+  self->audit = kw_audit_new (kw_config_get_audit_path (config), state_directory, error);
+  if (self->audit == NULL)
+    return NULL;
+  self->keyring = kw_keyring_new (state_directory);
+  if (!kw_keyring_load (self->keyring, error))
+    return NULL;
+  guard = kw_pin_guard_new (state_directory);
+  options.guard = guard;
+  options.keyring = self->keyring;
+  options.pin = kw_config_get_pkcs11 (config)->pin;
+  options.timeout_usec = (gint64) kw_config_get_pkcs11 (config)->timeout * G_USEC_PER_SEC;
+  self->pool = kw_pool_new (&options);
+  backends = kw_plugins_new_backends (config, error);
+  if (backends == NULL)
+    return NULL;
+  for (guint i = 0; i < backends->len; i++)
+    kw_pool_add_backend (self->pool, g_ptr_array_index (backends, i));
+  (void) g_mkdir_with_parents (state_directory, 0700);
+  watch_state_directory (self, state_directory);
+  return g_steal_pointer (&self);
+}
+
+/**
+ * kw_service_start:
+ * @self: the service
+ *
+ * Begins to look for devices. Main context.
+ */
+void
+kw_service_start (KwService *self)
+{
+  g_return_if_fail (KW_IS_SERVICE (self));
+
+  kw_pool_start (self->pool);
+}
+
+/**
+ * kw_service_stop:
+ * @self: the service
+ *
+ * Ends waiting jobs and gives the devices back. Main context.
+ */
+void
+kw_service_stop (KwService *self)
+{
+  g_return_if_fail (KW_IS_SERVICE (self));
+
+  kw_pool_stop (self->pool);
+}
+
+/**
+ * kw_service_submit:
+ * @self: the service
+ * @job: (transfer full): what is wanted; its callback is called exactly once, on any thread, perhaps before this returns
+ *
+ * Has something done with a key. Any thread.
+ */
+void
+kw_service_submit (KwService *self,
+                   KwJob *job)
+{
+  g_return_if_fail (KW_IS_SERVICE (self));
+
+  if (!is_permitted (kw_caller_get_kind (job->caller), job->verb))
+    refuse_job (self, job, KW_ERROR_NOT_AUTHORIZED, "This is not permitted to this caller");
+  else if (job->verb == KW_VERB_RSA_DECRYPT && !budget_is_left (self, job->caller))
+    refuse_job (self, job, KW_ERROR_RATE_LIMITED, "Too many failed decrypts; try again in a minute");
+  else
+    {
+      job->service_callback = on_job_done;
+      job->service_data = g_object_ref (self);
+      kw_pool_submit (self->pool, job);
+    }
+}
+
+/**
+ * kw_service_get_pool:
+ * @self: the service
+ *
+ * Returns: (transfer none): its pool. Any thread.
+ */
+KwPool *
+kw_service_get_pool (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->pool;
+}
+
+/**
+ * kw_service_get_audit:
+ * @self: the service
+ *
+ * Returns: (transfer none): its audit log. Any thread.
+ */
+KwAudit *
+kw_service_get_audit (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->audit;
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Completion in bash: what is offered for a line with the cursor at its end.
+
+set -euo pipefail
+# shellcheck source=tap.sh
+. "$(dirname "$0")/tap.sh"
+
+# shellcheck source=../../data/keyward.bash
+. "$DATA_SOURCE_DIR/keyward.bash"
+
+# offers EXPECTED WORD…: the last word is the one being completed.
+offers () {
+  local expected=$1
+  shift
+  COMP_WORDS=("$@")
+  COMP_CWORD=$(($# - 1))
+  COMPREPLY=()
+  _keyward
+  [[ ${COMPREPLY[*]} == "$expected" ]] || {
+    printf 'expected: %s\noffered:  %s\n' "$expected" "${COMPREPLY[*]}"
+    return 1
+  }
+}
+
+is_registered () {
+  [[ $(complete -p "$1") == "complete -F _keyward $1" ]]
+}
+
+offers_files () {
+  cd "$tap_scratch"
+  : >settings.toml
+  offers settings.toml keyward --config sett
+}
+
+# knows_every_command: whatever keyward(1) describes is offered.
+knows_every_command () {
+  local name
+  while read -r name; do
+    offers "$name" keyward "$name" || return 1
+  done < <(sed -n 's/^\.It Ic \([a-z]*\).*/\1/p' "$DATA_SOURCE_DIR/keyward.1")
+}
+
+all='check decrypt device encrypt genkey install listslots setup showkey'
+tap_check /completion/keyward is_registered keyward
+tap_check /completion/hsmdaemon is_registered hsmdaemon
+tap_check /completion/commands offers "$all" keyward ''
+tap_check /completion/prefix offers 'setup showkey' hsmdaemon s
+tap_check /completion/after-options offers "$all" keyward --json --config x ''
+tap_check /completion/common-options offers '--config --json --module --help --version' keyward --
+tap_check /completion/options-of-genkey offers '--bits' keyward genkey --b
+tap_check /completion/bits offers '2048 3072 4096' keyward genkey label --bits ''
+tap_check /completion/options-of-setup offers '--token-label' keyward setup --t
+tap_check /completion/device offers retry keyward device ''
+tap_check /completion/nothing-for-an-id offers '' keyward showkey ''
+tap_check /completion/files offers_files
+tap_check /completion/every-command knows_every_command
+tap_done
