@@ -8,6 +8,7 @@
 #include "kw-error.h"
 #include "kw-log.h"
 #include "kw-names.h"
+#include "kw-state-file.h"
 #include "kw-uuid.h"
 
 #include <errno.h>
@@ -55,7 +56,9 @@ open_file (const char *path,
                    "Cannot open the audit log %s: %s; see [audit] path",
                    path,
                    g_strerror (saved_errno));
+      return -1;
     }
+  kw_state_file_hand_over (fd, path);
   return fd;
 }
 

@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -772,8 +771,8 @@ kw_config_new_from_data (const char *path,
  * @path: the file
  * @error: where to store the error
  *
- * Reads and checks a configuration file. A file that holds a PIN or secret and can be read by others than root and the
- * service's group is refused.
+ * Reads and checks a configuration file. A file that holds a PIN or secret is refused when
+ * kw_config_check_file_mode() finds it open to others.
  *
  * Returns: (transfer full): the configuration; %NULL with %KW_ERROR_CONFIG or %KW_ERROR_PERMISSION
  */
@@ -822,8 +821,8 @@ kw_config_find_file (void)
  * @path: a file that holds a secret
  * @error: where to store the error
  *
- * Checks that nobody but its owner, and the service's group or our own, can read or write a file, and that its owner is
- * root or we.
+ * Checks that nobody but its owner and root can get at a file, and that its owner is root, the service's user, or we. The
+ * service's group is no exception: its members may open the line socket, but not read a PIN.
  *
  * Returns: %FALSE with %KW_ERROR_PERMISSION and a sentence on how to mend it
  */
@@ -832,8 +831,8 @@ kw_config_check_file_mode (const char *path,
                            GError **error)
 {
   struct stat info;
-  struct group *service = NULL;
-  gboolean group_is_ours = FALSE;
+  struct passwd *service = NULL;
+  mode_t closed = S_IRWXO;
 
   g_return_val_if_fail (path != NULL, FALSE);
 
@@ -844,29 +843,28 @@ kw_config_check_file_mode (const char *path,
       g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot look at %s: %s", path, g_strerror (saved_errno));
       return FALSE;
     }
-  if (info.st_uid != 0 && info.st_uid != geteuid ())
+  service = getpwnam (KW_SERVICE_USER);
+  if (info.st_uid != 0 && info.st_uid != geteuid () && (service == NULL || info.st_uid != service->pw_uid))
     {
       g_set_error (error,
                    KW_ERROR,
                    KW_ERROR_PERMISSION,
-                   "%s holds a secret but belongs to uid %u; run: chown root %s",
+                   "%s holds a secret but belongs to uid %u; run: chown %s %s",
                    path,
                    (guint) info.st_uid,
+                   service != NULL ? KW_SERVICE_USER : "root",
                    path);
       return FALSE;
     }
-  service = getgrnam (KW_SERVICE_GROUP);
-  group_is_ours = info.st_gid == 0 || info.st_gid == getegid () || (service != NULL && info.st_gid == service->gr_gid);
-  if ((info.st_mode & S_IRWXO) != 0 || (info.st_mode & S_IWGRP) != 0
-      || ((info.st_mode & S_IRWXG) != 0 && !group_is_ours))
+  closed |= info.st_gid == 0 ? S_IWGRP | S_IXGRP : S_IRWXG;
+  if ((info.st_mode & closed) != 0)
     {
       g_set_error (error,
                    KW_ERROR,
                    KW_ERROR_PERMISSION,
-                   "%s holds a secret but its mode is %04o, so others can get at it; run: chmod %s %s",
+                   "%s holds a secret but its mode is %04o, so others can get at it; run: chmod 0600 %s",
                    path,
                    (guint) (info.st_mode & 07777),
-                   group_is_ours ? "0640" : "0600",
                    path);
       return FALSE;
     }
@@ -917,6 +915,24 @@ load_secret (const char *name,
 }
 
 /**
+ * kw_config_load_pin:
+ * @self: the configuration
+ * @error: where to store the error
+ *
+ * Reads the PIN, for commands that need nothing else. Blocks.
+ *
+ * Returns: %FALSE with %KW_ERROR_CONFIG, %KW_ERROR_PERMISSION or %KW_ERROR_FAILED, naming key and file
+ */
+gboolean
+kw_config_load_pin (KwConfig *self,
+                    GError **error)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
+
+  return load_secret ("[pkcs11] pin", self->pin_source, KW_MAX_PIN_BYTES, &self->pkcs11.pin, error);
+}
+
+/**
  * kw_config_load_secrets:
  * @self: the configuration
  * @error: where to store the error
@@ -932,8 +948,28 @@ kw_config_load_secrets (KwConfig *self,
 {
   g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
 
-  return load_secret ("[pkcs11] pin", self->pin_source, KW_MAX_PIN_BYTES, &self->pkcs11.pin, error)
+  return kw_config_load_pin (self, error)
          && load_secret ("[jwt] secret", self->jwt_secret_source, KW_MAX_SECRET_BYTES, &self->jwt.secret, error);
+}
+
+/**
+ * kw_config_dup_secret_files:
+ * @self: the configuration
+ *
+ * Returns: (transfer full): the paths given as `file:` for the PIN and the JWT secret. Any thread.
+ */
+GStrv
+kw_config_dup_secret_files (KwConfig *self)
+{
+  g_autoptr (GStrvBuilder) paths = g_strv_builder_new ();
+
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  if (self->pin_source != NULL && g_str_has_prefix (self->pin_source, SECRET_PREFIX_FILE))
+    g_strv_builder_add (paths, self->pin_source + strlen (SECRET_PREFIX_FILE));
+  if (self->jwt_secret_source != NULL && g_str_has_prefix (self->jwt_secret_source, SECRET_PREFIX_FILE))
+    g_strv_builder_add (paths, self->jwt_secret_source + strlen (SECRET_PREFIX_FILE));
+  return g_strv_builder_end (paths);
 }
 
 /**

@@ -100,7 +100,11 @@ const char *kw_config_find_file (void);
 
 const char *kw_config_get_path (KwConfig *self);
 
+gboolean kw_config_load_pin (KwConfig *self, GError **error);
+
 gboolean kw_config_load_secrets (KwConfig *self, GError **error);
+
+GStrv kw_config_dup_secret_files (KwConfig *self);
 
 gboolean kw_config_check_server (KwConfig *self, GError **error);
 

@@ -17,7 +17,7 @@ struct _KwJob
   KwCaller *caller; /* owned */
 
   /* what is asked */
-  GBytes *key_id; /* owned; made by the pool when a key is generated */
+  GBytes *key_id; /* owned; chosen by the pool when a key is generated, unless the door did */
   KwRsaPadding padding;
   GBytes *input; /* owned, nullable */
   guint bits;

@@ -125,6 +125,22 @@ kw_job_unref (KwJob *self)
 }
 
 /**
+ * kw_job_set_key_id:
+ * @self: a job that makes a key and was not submitted yet
+ * @key_id: CKA_ID of the key to be made
+ *
+ * Chooses the id of the new key, which is a new UUID otherwise.
+ */
+void
+kw_job_set_key_id (KwJob *self,
+                   GBytes *key_id)
+{
+  g_return_if_fail (self != NULL && self->key_id == NULL);
+
+  self->key_id = g_bytes_ref (key_id);
+}
+
+/**
  * kw_job_set_callback:
  * @self: a job that was not submitted yet
  * @callback: told once when the job has ended, on any thread; must not block

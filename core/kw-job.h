@@ -35,6 +35,8 @@ KwJob *kw_job_ref (KwJob *self);
 
 void kw_job_unref (KwJob *self);
 
+void kw_job_set_key_id (KwJob *self, GBytes *key_id);
+
 void kw_job_set_callback (KwJob *self, KwJobFunc callback, gpointer user_data);
 
 void kw_job_set_may_run_here (KwJob *self, gboolean may_run_here);

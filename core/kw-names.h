@@ -7,6 +7,7 @@
 #define KW_CONFIG_FILE_HSMDAEMON "/etc/hsmdaemon/hsmdaemon.toml"
 #define KW_STATE_DIRECTORY "/var/lib/keyward"
 #define KW_LINE_SOCKET "/run/keyward/owncloud.sock"
+#define KW_SERVICE_USER "keyward"
 #define KW_SERVICE_GROUP "keyward"
 
 #define KW_ENV_PLUGIN_PATH "KEYWARD_PLUGIN_PATH"

@@ -950,7 +950,8 @@ kw_pool_submit (KwPool *self,
   if (job->verb == KW_VERB_GENERATE_RSA)
     {
       job->deadline += self->options.timeout_usec * KW_GENERATE_TIMEOUT_FACTOR;
-      job->key_id = kw_uuid_new_v1 (&job->error);
+      if (job->key_id == NULL)
+        job->key_id = kw_uuid_new_v1 (&job->error);
       if (job->key_id == NULL)
         {
           finish_job (job);

@@ -12,12 +12,15 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /*
  * Small files in the state directory, shared by the daemon and the commands. A change is made under a lock between
  * processes and reaches the disk whole or not at all: temporary file, fsync, rename. A file that cannot be understood is
  * an error and is left as it was.
+ *
+ * A command that root runs must not leave files that the service cannot read: they are given to the owner of the directory.
  */
 
 #define LOCK_FILE ".lock"
@@ -57,12 +60,26 @@ lock_directory (const char *directory,
       while (result != 0 && errno == EINTR);
     }
   if (result == 0)
-    return fd;
+    {
+      kw_state_file_hand_over (fd, path);
+      return fd;
+    }
   saved_errno = errno;
   if (fd >= 0)
     close (fd);
   g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot lock %s: %s", path, g_strerror (saved_errno));
   return -1;
+}
+
+static void
+hand_over_path (const char *path)
+{
+  int fd = geteuid () == 0 ? open (path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY) : -1;
+
+  if (fd < 0)
+    return;
+  kw_state_file_hand_over (fd, path);
+  close (fd);
 }
 
 static gboolean
@@ -80,7 +97,10 @@ write_contents (const char *path,
                                 G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE,
                                 0600,
                                 &local_error))
-    return TRUE;
+    {
+      hand_over_path (path);
+      return TRUE;
+    }
   g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot write %s: %s", path, local_error->message);
   return FALSE;
 }
@@ -170,4 +190,32 @@ kw_state_file_update (const char *directory,
        && (!changed || write_contents (path, contents, error));
   close (lock);
   return ok;
+}
+
+/**
+ * kw_state_file_hand_over:
+ * @fd: a file that this process writes
+ * @path: its path
+ *
+ * When root made the file in a directory that belongs to somebody else, gives it to that owner. A file with further links
+ * is left alone: it may be one of root's that was put there. Any thread.
+ */
+void
+kw_state_file_hand_over (int fd,
+                         const char *path)
+{
+  g_autofree char *directory = NULL;
+  struct stat file;
+  struct stat parent;
+
+  g_return_if_fail (fd >= 0 && path != NULL);
+
+  if (geteuid () != 0)
+    return;
+  directory = g_path_get_dirname (path);
+  if (fstat (fd, &file) != 0 || !S_ISREG (file.st_mode) || file.st_uid != 0 || file.st_nlink != 1
+      || stat (directory, &parent) != 0 || parent.st_uid == 0)
+    return;
+  /* Where that fails (no CAP_CHOWN) the service says which file it cannot read. */
+  (void) !fchown (fd, parent.st_uid, parent.st_gid);
 }

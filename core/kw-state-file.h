@@ -15,4 +15,6 @@ gboolean kw_state_file_update (const char *directory,
                                gpointer user_data,
                                GError **error);
 
+void kw_state_file_hand_over (int fd, const char *path);
+
 G_END_DECLS

@@ -31,10 +31,7 @@ static const guint8 sha256_digest_info[] = {
 };
 
 static gboolean
-check_last (KwPkcs11Session *session,
-            CK_RV rv,
-            const char *function,
-            GError **error)
+check_last (KwPkcs11Session *session, CK_RV rv, const char *function, GError **error)
 {
   if (kw_pkcs11_session_check (session, rv, function, error))
     return TRUE;
@@ -63,8 +60,7 @@ is_bad_data (CK_RV rv)
 }
 
 static gboolean
-check_modulus (KwPkcs11Object *object,
-               GError **error)
+check_modulus (KwPkcs11Object *object, GError **error)
 {
   gsize n_modulus = object->modulus != NULL ? g_bytes_get_size (object->modulus) : 0;
 
@@ -78,9 +74,7 @@ check_modulus (KwPkcs11Object *object,
 
 /* The ciphertext is public: time may tell what is wrong with it. */
 static gboolean
-check_ciphertext (KwPkcs11Object *object,
-                  GBytes *ciphertext,
-                  GError **error)
+check_ciphertext (KwPkcs11Object *object, GBytes *ciphertext, GError **error)
 {
   if (g_bytes_get_size (ciphertext) == g_bytes_get_size (object->modulus)
       && g_bytes_compare (ciphertext, object->modulus) < 0)
@@ -101,10 +95,7 @@ decrypt_init (KwPkcs11Session *session,
 }
 
 static CK_RV
-decrypt (KwPkcs11Session *session,
-         GBytes *ciphertext,
-         KwSecret *output,
-         CK_ULONG *out_size)
+decrypt (KwPkcs11Session *session, GBytes *ciphertext, KwSecret *output, CK_ULONG *out_size)
 {
   gsize n_ciphertext = 0;
   const guint8 *input = g_bytes_get_data (ciphertext, &n_ciphertext);
@@ -371,10 +362,7 @@ kw_pkcs11_aes_cbc (KwPkcs11Session *session,
  * Returns: %TRUE on success
  */
 gboolean
-kw_pkcs11_random (KwPkcs11Session *session,
-                  guint8 *data,
-                  gsize size,
-                  GError **error)
+kw_pkcs11_random (KwPkcs11Session *session, guint8 *data, gsize size, GError **error)
 {
   g_return_val_if_fail (session != NULL && (data != NULL || size == 0), FALSE);
 

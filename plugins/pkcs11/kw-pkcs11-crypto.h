@@ -31,7 +31,6 @@ KwSecret *kw_pkcs11_aes_cbc (KwPkcs11Session *session,
                              gsize size,
                              GError **error);
 
-gboolean
-kw_pkcs11_random (KwPkcs11Session *session, guint8 *data, gsize size, GError **error);
+gboolean kw_pkcs11_random (KwPkcs11Session *session, guint8 *data, gsize size, GError **error);
 
 G_END_DECLS

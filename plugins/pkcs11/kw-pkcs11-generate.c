@@ -25,10 +25,7 @@ typedef struct
 } Template;
 
 static void
-add_attribute (Template *template,
-               CK_ATTRIBUTE_TYPE type,
-               gconstpointer value,
-               gsize size)
+add_attribute (Template *template, CK_ATTRIBUTE_TYPE type, gconstpointer value, gsize size)
 {
   g_return_if_fail (template->n_attributes < G_N_ELEMENTS (template->attributes));
 
@@ -36,9 +33,7 @@ add_attribute (Template *template,
 }
 
 static void
-add_boolean (Template *template,
-             CK_ATTRIBUTE_TYPE type,
-             gboolean value)
+add_boolean (Template *template, CK_ATTRIBUTE_TYPE type, gboolean value)
 {
   static const CK_BBOOL yes = CK_TRUE;
   static const CK_BBOOL no = CK_FALSE;
@@ -47,8 +42,7 @@ add_boolean (Template *template,
 }
 
 static void
-add_name (Template *template,
-          const KwPkcs11NewKey *wanted)
+add_name (Template *template, const KwPkcs11NewKey *wanted)
 {
   gsize n_id = 0;
   gconstpointer id = g_bytes_get_data (wanted->id, &n_id);
@@ -58,8 +52,7 @@ add_name (Template *template,
 }
 
 static void
-add_protection (Template *template,
-                const KwPkcs11NewKey *wanted)
+add_protection (Template *template, const KwPkcs11NewKey *wanted)
 {
   add_boolean (template, CKA_TOKEN, TRUE);
   add_boolean (template, CKA_PRIVATE, TRUE);
@@ -84,8 +77,7 @@ dup_id_text (GBytes *id)
 }
 
 static void
-destroy_quietly (KwPkcs11Session *session,
-                 CK_OBJECT_HANDLE handle)
+destroy_quietly (KwPkcs11Session *session, CK_OBJECT_HANDLE handle)
 {
   CK_RV rv = session->functions->C_DestroyObject (session->handle, handle);
 
@@ -96,9 +88,7 @@ destroy_quietly (KwPkcs11Session *session,
 }
 
 static gboolean
-destroy_handles (KwPkcs11Session *session,
-                 GArray *handles,
-                 GError **error)
+destroy_handles (KwPkcs11Session *session, GArray *handles, GError **error)
 {
   for (guint i = 0; i < handles->len; i++)
     {
@@ -148,9 +138,7 @@ read_new_rsa_key (KwPkcs11Session *session,
  * Returns: %FALSE with %KW_ERROR_KEY_EXISTS or an error of the device
  */
 gboolean
-kw_pkcs11_check_id_is_free (KwPkcs11Session *session,
-                            GBytes *id,
-                            GError **error)
+kw_pkcs11_check_id_is_free (KwPkcs11Session *session, GBytes *id, GError **error)
 {
   g_autoptr (GArray) handles = NULL;
   g_autofree char *text = NULL;
@@ -211,9 +199,12 @@ kw_pkcs11_generate_rsa (KwPkcs11Session *session,
   add_boolean (&private_template, CKA_SIGN, TRUE);
   add_name (&private_template, wanted);
 
-  rv = session->functions->C_GenerateKeyPair (
-      session->handle, &mechanism, public_template.attributes, public_template.n_attributes,
-      private_template.attributes, private_template.n_attributes, &public_key, &private_key);
+  rv = session->functions->C_GenerateKeyPair (session->handle, &mechanism,
+                                              public_template.attributes,
+                                              public_template.n_attributes,
+                                              private_template.attributes,
+                                              private_template.n_attributes, &public_key,
+                                              &private_key);
   if (!kw_pkcs11_session_check (session, rv, "C_GenerateKeyPair", error))
     return NULL;
   key = read_new_rsa_key (session, wanted, private_key, out_object, error);
@@ -280,9 +271,7 @@ kw_pkcs11_generate_aes (KwPkcs11Session *session,
  * Returns: %FALSE with an error of the device
  */
 gboolean
-kw_pkcs11_destroy_all (KwPkcs11Session *session,
-                       GBytes *id,
-                       GError **error)
+kw_pkcs11_destroy_all (KwPkcs11Session *session, GBytes *id, GError **error)
 {
   g_autoptr (GArray) handles = NULL;
 
@@ -305,10 +294,7 @@ kw_pkcs11_destroy_all (KwPkcs11Session *session,
  * Returns: %FALSE with %KW_ERROR_KEY_NOT_FOUND, %KW_ERROR_AMBIGUOUS or an error of the device
  */
 gboolean
-kw_pkcs11_destroy_key (KwPkcs11Session *session,
-                       KwKeyKind kind,
-                       GBytes *id,
-                       GError **error)
+kw_pkcs11_destroy_key (KwPkcs11Session *session, KwKeyKind kind, GBytes *id, GError **error)
 {
   CK_KEY_TYPE type = 0;
   g_autoptr (GArray) keys = NULL;
@@ -325,17 +311,21 @@ kw_pkcs11_destroy_key (KwPkcs11Session *session,
   if (keys->len != 1)
     {
       if (keys->len == 0)
-        g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND, "The token has no %s key with the "
-                     "id %s", kw_key_kind_to_string (kind), text);
+        g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND,
+                     "The token has no %s key with the "
+                     "id %s",
+                     kw_key_kind_to_string (kind), text);
       else
-        g_set_error (error, KW_ERROR, KW_ERROR_AMBIGUOUS, "The token has several %s keys with the "
-                     "id %s", kw_key_kind_to_string (kind), text);
+        g_set_error (error, KW_ERROR, KW_ERROR_AMBIGUOUS,
+                     "The token has several %s keys with the "
+                     "id %s",
+                     kw_key_kind_to_string (kind), text);
       return FALSE;
     }
   if (kw_pkcs11_class_of_kind (kind) == CKO_PRIVATE_KEY)
     {
-      public_keys = kw_pkcs11_find_by_id (session, CKO_PUBLIC_KEY, &type, id, MAX_OBJECTS_OF_A_KEY,
-                                          error);
+      public_keys
+          = kw_pkcs11_find_by_id (session, CKO_PUBLIC_KEY, &type, id, MAX_OBJECTS_OF_A_KEY, error);
       if (public_keys == NULL || !destroy_handles (session, public_keys, error))
         return FALSE;
     }

@@ -131,8 +131,7 @@ kw_pkcs11_module_get_path (KwPkcs11Module *self)
  * Returns: %FALSE with %KW_ERROR_MODULE_FAILED
  */
 gboolean
-kw_pkcs11_module_load (KwPkcs11Module *self,
-                       GError **error)
+kw_pkcs11_module_load (KwPkcs11Module *self, GError **error)
 {
   GModule *library = NULL;
   gpointer symbol = NULL;
@@ -193,9 +192,7 @@ kw_pkcs11_module_load (KwPkcs11Module *self,
  * Returns: %FALSE with %KW_ERROR_MODULE_FAILED
  */
 gboolean
-kw_pkcs11_module_initialize (KwPkcs11Module *self,
-                             GLogLevelFlags log_level,
-                             GError **error)
+kw_pkcs11_module_initialize (KwPkcs11Module *self, GLogLevelFlags log_level, GError **error)
 {
   CK_C_INITIALIZE_ARGS arguments = { .flags = CKF_OS_LOCKING_OK };
   g_autoptr (GError) local_error = NULL;
@@ -243,8 +240,7 @@ kw_pkcs11_module_initialize (KwPkcs11Module *self,
  * Returns: %FALSE when a call is still in flight
  */
 gboolean
-kw_pkcs11_module_shut_down (KwPkcs11Module *self,
-                            gint64 timeout_usec)
+kw_pkcs11_module_shut_down (KwPkcs11Module *self, gint64 timeout_usec)
 {
   gint64 deadline = g_get_monotonic_time () + timeout_usec;
   gboolean was_initialized = FALSE;
@@ -346,9 +342,7 @@ kw_pkcs11_module_is_serial (KwPkcs11Module *self)
  *   was shut down or started anew
  */
 CK_FUNCTION_LIST *
-kw_pkcs11_module_enter (KwPkcs11Module *self,
-                        guint64 generation,
-                        GError **error)
+kw_pkcs11_module_enter (KwPkcs11Module *self, guint64 generation, GError **error)
 {
   CK_FUNCTION_LIST *functions = NULL;
 

@@ -26,8 +26,7 @@ gboolean kw_pkcs11_module_is_initialized (KwPkcs11Module *self);
 
 gboolean kw_pkcs11_module_is_serial (KwPkcs11Module *self);
 
-CK_FUNCTION_LIST *
-kw_pkcs11_module_enter (KwPkcs11Module *self, guint64 generation, GError **error);
+CK_FUNCTION_LIST *kw_pkcs11_module_enter (KwPkcs11Module *self, guint64 generation, GError **error);
 
 void kw_pkcs11_module_leave (KwPkcs11Module *self);
 

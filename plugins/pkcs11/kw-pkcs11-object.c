@@ -38,9 +38,7 @@ static const KindRow kind_rows[] = {
 G_STATIC_ASSERT (G_N_ELEMENTS (kind_rows) == KW_N_KEY_KINDS);
 
 static void
-set_lie (KwPkcs11Session *session,
-         const char *function,
-         GError **error)
+set_lie (KwPkcs11Session *session, const char *function, GError **error)
 {
   session->broken = TRUE;
   g_set_error (error, KW_ERROR, KW_ERROR_DEVICE_FAILED,
@@ -48,10 +46,7 @@ set_lie (KwPkcs11Session *session,
 }
 
 static gboolean
-collect_handles (KwPkcs11Session *session,
-                 guint max_objects,
-                 GArray *handles,
-                 GError **error)
+collect_handles (KwPkcs11Session *session, guint max_objects, GArray *handles, GError **error)
 {
   CK_OBJECT_HANDLE batch[FIND_BATCH] = { 0 };
 
@@ -252,8 +247,7 @@ count_bits (GBytes *modulus)
 }
 
 static KwPkcs11Object *
-object_new (CK_OBJECT_HANDLE handle,
-            GBytes *modulus)
+object_new (CK_OBJECT_HANDLE handle, GBytes *modulus)
 {
   KwPkcs11Object *self = g_new0 (KwPkcs11Object, 1);
 
@@ -427,8 +421,7 @@ kw_pkcs11_find_by_id (KwPkcs11Session *session,
 
   g_return_val_if_fail (session != NULL && id != NULL, NULL);
 
-  attributes[n_attributes++]
-      = (CK_ATTRIBUTE){ CKA_CLASS, &object_class, sizeof object_class };
+  attributes[n_attributes++] = (CK_ATTRIBUTE){ CKA_CLASS, &object_class, sizeof object_class };
   attributes[n_attributes++] = id_attribute (id);
   if (type != NULL)
     attributes[n_attributes++] = (CK_ATTRIBUTE){ CKA_KEY_TYPE, (gpointer) type, sizeof *type };
@@ -447,10 +440,7 @@ kw_pkcs11_find_by_id (KwPkcs11Session *session,
  * Returns: (transfer full) (element-type gulong): their handles, perhaps none; %NULL with an error
  */
 GArray *
-kw_pkcs11_find_any_by_id (KwPkcs11Session *session,
-                          GBytes *id,
-                          guint max_objects,
-                          GError **error)
+kw_pkcs11_find_any_by_id (KwPkcs11Session *session, GBytes *id, guint max_objects, GError **error)
 {
   CK_ATTRIBUTE attribute = { 0 };
 

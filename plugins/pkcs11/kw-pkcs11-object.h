@@ -37,10 +37,8 @@ GArray *kw_pkcs11_find_by_id (KwPkcs11Session *session,
                               guint max_objects,
                               GError **error);
 
-GArray *kw_pkcs11_find_any_by_id (KwPkcs11Session *session,
-                                  GBytes *id,
-                                  guint max_objects,
-                                  GError **error);
+GArray *
+kw_pkcs11_find_any_by_id (KwPkcs11Session *session, GBytes *id, guint max_objects, GError **error);
 
 GArray *kw_pkcs11_find_by_class (KwPkcs11Session *session,
                                  CK_OBJECT_CLASS object_class,

@@ -42,8 +42,7 @@ struct _KwPkcs11Pool
 G_DEFINE_FINAL_TYPE (KwPkcs11Pool, kw_pkcs11_pool, G_TYPE_OBJECT)
 
 static guint
-limit_sessions (guint wanted,
-                CK_ULONG maximum)
+limit_sessions (guint wanted, CK_ULONG maximum)
 {
   if (maximum == CK_EFFECTIVELY_INFINITE || maximum == CK_UNAVAILABLE_INFORMATION)
     return wanted;
@@ -57,9 +56,7 @@ set_closed (GError **error)
 }
 
 static CK_RV
-open_session (KwPkcs11Pool *self,
-              CK_FUNCTION_LIST *functions,
-              CK_SESSION_HANDLE *out_handle)
+open_session (KwPkcs11Pool *self, CK_FUNCTION_LIST *functions, CK_SESSION_HANDLE *out_handle)
 {
   CK_SESSION_HANDLE handle = CK_INVALID_HANDLE;
   gboolean read_only = FALSE;
@@ -87,10 +84,7 @@ open_session (KwPkcs11Pool *self,
 
 /* Takes an idle session, or the right to open one (*out_handle is invalid then). */
 static gboolean
-take_idle (KwPkcs11Pool *self,
-           gboolean wait,
-           CK_SESSION_HANDLE *out_handle,
-           GError **error)
+take_idle (KwPkcs11Pool *self, gboolean wait, CK_SESSION_HANDLE *out_handle, GError **error)
 {
   CK_SESSION_HANDLE handle = CK_INVALID_HANDLE;
   gboolean closed = FALSE;
@@ -147,8 +141,7 @@ shrink (KwPkcs11Pool *self)
 }
 
 static void
-close_handle (CK_FUNCTION_LIST *functions,
-              CK_SESSION_HANDLE handle)
+close_handle (CK_FUNCTION_LIST *functions, CK_SESSION_HANDLE handle)
 {
   CK_RV rv = functions->C_CloseSession (handle);
 
@@ -157,9 +150,7 @@ close_handle (CK_FUNCTION_LIST *functions,
 }
 
 static gboolean
-ensure_login_session (KwPkcs11Pool *self,
-                      CK_FUNCTION_LIST *functions,
-                      GError **error)
+ensure_login_session (KwPkcs11Pool *self, CK_FUNCTION_LIST *functions, GError **error)
 {
   CK_SESSION_INFO info = { 0 };
   CK_RV rv = CKR_OK;
@@ -183,10 +174,7 @@ ensure_login_session (KwPkcs11Pool *self,
 }
 
 static gboolean
-login_on (CK_FUNCTION_LIST *functions,
-          CK_SESSION_HANDLE handle,
-          KwSecret *pin,
-          GError **error)
+login_on (CK_FUNCTION_LIST *functions, CK_SESSION_HANDLE handle, KwSecret *pin, GError **error)
 {
   CK_RV rv = functions->C_Login (handle, CKU_USER, pin != NULL ? kw_secret_get_data (pin) : NULL,
                                  pin != NULL ? kw_secret_get_size (pin) : 0);
@@ -198,9 +186,7 @@ login_on (CK_FUNCTION_LIST *functions,
 }
 
 static gboolean
-login_on_pooled_session (KwPkcs11Pool *self,
-                         KwSecret *pin,
-                         GError **error)
+login_on_pooled_session (KwPkcs11Pool *self, KwSecret *pin, GError **error)
 {
   KwPkcs11Session session = { 0 };
   gboolean ok = FALSE;
@@ -254,10 +240,7 @@ kw_pkcs11_pool_init (KwPkcs11Pool *self)
  * Returns: whether @rv is CKR_OK
  */
 gboolean
-kw_pkcs11_session_check (KwPkcs11Session *session,
-                         CK_RV rv,
-                         const char *function,
-                         GError **error)
+kw_pkcs11_session_check (KwPkcs11Session *session, CK_RV rv, const char *function, GError **error)
 {
   g_return_val_if_fail (session != NULL, FALSE);
 
@@ -457,8 +440,7 @@ kw_pkcs11_pool_borrow (KwPkcs11Pool *self,
  * module. Blocks; the session's thread.
  */
 void
-kw_pkcs11_pool_give_back (KwPkcs11Pool *self,
-                          KwPkcs11Session *session)
+kw_pkcs11_pool_give_back (KwPkcs11Pool *self, KwPkcs11Session *session)
 {
   gboolean keep = FALSE;
 
@@ -526,9 +508,7 @@ kw_pkcs11_pool_drop_idle (KwPkcs11Pool *self)
  * Returns: %TRUE when logged in
  */
 gboolean
-kw_pkcs11_pool_login (KwPkcs11Pool *self,
-                      KwSecret *pin,
-                      GError **error)
+kw_pkcs11_pool_login (KwPkcs11Pool *self, KwSecret *pin, GError **error)
 {
   CK_FUNCTION_LIST *functions = NULL;
   gboolean closed = FALSE;

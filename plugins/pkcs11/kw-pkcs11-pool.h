@@ -23,10 +23,8 @@ typedef struct
   CK_RV last_rv;
 } KwPkcs11Session;
 
-gboolean kw_pkcs11_session_check (KwPkcs11Session *session,
-                                  CK_RV rv,
-                                  const char *function,
-                                  GError **error);
+gboolean
+kw_pkcs11_session_check (KwPkcs11Session *session, CK_RV rv, const char *function, GError **error);
 
 gboolean kw_pkcs11_session_is_public (KwPkcs11Session *session);
 

@@ -22,8 +22,7 @@
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (P11KitUri, p11_kit_uri_free)
 
 static gsize
-text_length (const guint8 *text,
-             gsize size)
+text_length (const guint8 *text, gsize size)
 {
   /* The standard wants blanks; some modules end the text with a NUL instead. */
   const guint8 *end = memchr (text, '\0', size);
@@ -35,8 +34,7 @@ text_length (const guint8 *text,
 }
 
 static P11KitUri *
-parse_uri (const char *text,
-           GError **error)
+parse_uri (const char *text, GError **error)
 {
   g_autoptr (P11KitUri) uri = p11_kit_uri_new ();
   int result = p11_kit_uri_parse (text, P11_KIT_URI_FOR_ANY, uri);
@@ -81,9 +79,7 @@ parse_uri (const char *text,
 }
 
 static gboolean
-uri_fits (P11KitUri *uri,
-          const CK_INFO *module_info,
-          const KwPkcs11Slot *slot)
+uri_fits (P11KitUri *uri, const CK_INFO *module_info, const KwPkcs11Slot *slot)
 {
   return (p11_kit_uri_get_slot_id (uri) == NO_SLOT_ID || p11_kit_uri_get_slot_id (uri) == slot->id)
          && p11_kit_uri_match_module_info (uri, module_info) == 1
@@ -118,8 +114,7 @@ slot_is_a_hint (const KwPkcs11Config *config)
 }
 
 static void
-append_candidate (GString *text,
-                  const KwPkcs11Slot *slot)
+append_candidate (GString *text, const KwPkcs11Slot *slot)
 {
   const CK_TOKEN_INFO *token = &slot->token_info;
   g_autofree char *label = NULL;
@@ -178,9 +173,7 @@ set_not_found (const KwPkcs11Config *config,
 }
 
 static void
-set_ambiguous (const KwPkcs11Slot *const *fitting,
-               gsize n_fitting,
-               GError **error)
+set_ambiguous (const KwPkcs11Slot *const *fitting, gsize n_fitting, GError **error)
 {
   g_autoptr (GString) text = g_string_new (NULL);
 
@@ -202,8 +195,7 @@ set_ambiguous (const KwPkcs11Slot *const *fitting,
  * Returns: (transfer full): the text
  */
 char *
-kw_pkcs11_dup_text (const guint8 *text,
-                    gsize size)
+kw_pkcs11_dup_text (const guint8 *text, gsize size)
 {
   g_autofree char *valid = NULL;
   g_autoptr (GString) result = g_string_new (NULL);
@@ -231,9 +223,7 @@ kw_pkcs11_dup_text (const guint8 *text,
  * Returns: whether they are equal
  */
 gboolean
-kw_pkcs11_text_equal (const guint8 *text,
-                      gsize size,
-                      const char *expected)
+kw_pkcs11_text_equal (const guint8 *text, gsize size, const char *expected)
 {
   gsize length = 0;
 
@@ -253,8 +243,7 @@ kw_pkcs11_text_equal (const guint8 *text,
  * Returns: %FALSE with %KW_ERROR_CONFIG
  */
 gboolean
-kw_pkcs11_check_criteria (const KwPkcs11Config *config,
-                          GError **error)
+kw_pkcs11_check_criteria (const KwPkcs11Config *config, GError **error)
 {
   g_autoptr (P11KitUri) uri = NULL;
 

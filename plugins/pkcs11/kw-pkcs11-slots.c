@@ -22,7 +22,10 @@ typedef struct
   const char *name;
 } FlagName;
 
-#define FLAG(flag) { flag, #flag }
+#define FLAG(flag)                                                                                 \
+  {                                                                                                \
+    flag, #flag                                                                                    \
+  }
 
 static const FlagName slot_flags[] = {
   FLAG (CKF_TOKEN_PRESENT),
@@ -54,10 +57,7 @@ static const FlagName token_flags[] = {
 #undef FLAG
 
 static gboolean
-read_slot (CK_FUNCTION_LIST *functions,
-           CK_SLOT_ID id,
-           KwPkcs11Slot *slot,
-           GError **error)
+read_slot (CK_FUNCTION_LIST *functions, CK_SLOT_ID id, KwPkcs11Slot *slot, GError **error)
 {
   CK_RV rv = CKR_OK;
 
@@ -77,8 +77,7 @@ read_slot (CK_FUNCTION_LIST *functions,
 }
 
 static GArray *
-read_slots (CK_FUNCTION_LIST *functions,
-            GError **error)
+read_slots (CK_FUNCTION_LIST *functions, GError **error)
 {
   g_autoptr (GArray) slots = g_array_new (FALSE, TRUE, sizeof (KwPkcs11Slot));
   g_autoptr (GString) ids_text = g_string_new ("[");
@@ -120,43 +119,32 @@ read_slots (CK_FUNCTION_LIST *functions,
 }
 
 static void
-take_field (GPtrArray *fields,
-            const char *name,
-            char *value)
+take_field (GPtrArray *fields, const char *name, char *value)
 {
   g_ptr_array_add (fields, g_strdup (name));
   g_ptr_array_add (fields, value);
 }
 
 static void
-add_text (GPtrArray *fields,
-          const char *name,
-          const guint8 *text,
-          gsize size)
+add_text (GPtrArray *fields, const char *name, const guint8 *text, gsize size)
 {
   take_field (fields, name, kw_pkcs11_dup_text (text, size));
 }
 
 static void
-add_version (GPtrArray *fields,
-             const char *name,
-             const CK_VERSION *version)
+add_version (GPtrArray *fields, const char *name, const CK_VERSION *version)
 {
   take_field (fields, name, g_strdup_printf ("%u.%u", version->major, version->minor));
 }
 
 static void
-add_boolean (GPtrArray *fields,
-             const char *name,
-             gboolean value)
+add_boolean (GPtrArray *fields, const char *name, gboolean value)
 {
   take_field (fields, name, g_strdup (value ? "yes" : "no"));
 }
 
 static void
-add_number (GPtrArray *fields,
-            const char *name,
-            CK_ULONG value)
+add_number (GPtrArray *fields, const char *name, CK_ULONG value)
 {
   take_field (fields, name,
               value == CK_UNAVAILABLE_INFORMATION ? g_strdup ("unavailable")
@@ -164,9 +152,7 @@ add_number (GPtrArray *fields,
 }
 
 static void
-add_maximum (GPtrArray *fields,
-             const char *name,
-             CK_ULONG value)
+add_maximum (GPtrArray *fields, const char *name, CK_ULONG value)
 {
   if (value == CK_EFFECTIVELY_INFINITE)
     take_field (fields, name, g_strdup ("unlimited"));
@@ -175,10 +161,7 @@ add_maximum (GPtrArray *fields,
 }
 
 static void
-add_flags (GPtrArray *fields,
-           CK_FLAGS flags,
-           const FlagName *names,
-           gsize n_names)
+add_flags (GPtrArray *fields, CK_FLAGS flags, const FlagName *names, gsize n_names)
 {
   g_autoptr (GString) text = g_string_new (NULL);
 
@@ -246,9 +229,7 @@ describe_token_info (const CK_TOKEN_INFO *info)
  * Returns: (transfer full) (element-type KwPkcs11Slot): the slots; %NULL with an error of the module
  */
 GArray *
-kw_pkcs11_slots_read (KwPkcs11Module *module,
-                      CK_INFO *out_info,
-                      GError **error)
+kw_pkcs11_slots_read (KwPkcs11Module *module, CK_INFO *out_info, GError **error)
 {
   CK_INFO info = { 0 };
   CK_FUNCTION_LIST *functions = NULL;
@@ -281,8 +262,7 @@ kw_pkcs11_slots_read (KwPkcs11Module *module,
  * Returns: (transfer full) (element-type KwSlotInfo): a description of each
  */
 GPtrArray *
-kw_pkcs11_slots_describe (const KwPkcs11Slot *slots,
-                          gsize n_slots)
+kw_pkcs11_slots_describe (const KwPkcs11Slot *slots, gsize n_slots)
 {
   GPtrArray *descriptions = NULL;
 

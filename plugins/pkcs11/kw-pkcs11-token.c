@@ -65,10 +65,7 @@ session_is_dead (const KwPkcs11Session *session)
 }
 
 static gboolean
-call_once (KwPkcs11Token *self,
-           TokenCall call,
-           gpointer data,
-           GError **error)
+call_once (KwPkcs11Token *self, TokenCall call, gpointer data, GError **error)
 {
   KwPkcs11Session session = { 0 };
   gboolean dead = FALSE;
@@ -85,10 +82,7 @@ call_once (KwPkcs11Token *self,
 }
 
 static gboolean
-call_repeatable (KwPkcs11Token *self,
-                 TokenCall call,
-                 gpointer data,
-                 GError **error)
+call_repeatable (KwPkcs11Token *self, TokenCall call, gpointer data, GError **error)
 {
   g_autoptr (GError) local_error = NULL;
 
@@ -118,9 +112,7 @@ set_not_logged_in (GError **error)
 }
 
 static KwPkcs11Object *
-lookup_object (KwPkcs11Token *self,
-               KwKeyKind kind,
-               GBytes *id)
+lookup_object (KwPkcs11Token *self, KwKeyKind kind, GBytes *id)
 {
   KwPkcs11Object *object = NULL;
 
@@ -133,10 +125,7 @@ lookup_object (KwPkcs11Token *self,
 }
 
 static void
-remember_object (KwPkcs11Token *self,
-                 KwKeyKind kind,
-                 GBytes *id,
-                 KwPkcs11Object *object)
+remember_object (KwPkcs11Token *self, KwKeyKind kind, GBytes *id, KwPkcs11Object *object)
 {
   g_mutex_lock (&self->lock);
   if (g_hash_table_size (self->objects[kind]) < KW_MAX_KEYS_PER_TOKEN)
@@ -145,9 +134,7 @@ remember_object (KwPkcs11Token *self,
 }
 
 static void
-forget_object (KwPkcs11Token *self,
-               KwKeyKind kind,
-               GBytes *id)
+forget_object (KwPkcs11Token *self, KwKeyKind kind, GBytes *id)
 {
   g_mutex_lock (&self->lock);
   g_hash_table_remove (self->objects[kind], id);
@@ -238,9 +225,7 @@ ensure_object (KwPkcs11Token *self,
 
 /* Passes a result through, and notes when the reason for having none is the handle. */
 static gboolean
-check_handle (KwPkcs11Session *session,
-              KwPkcs11Object *object,
-              gboolean ok)
+check_handle (KwPkcs11Session *session, KwPkcs11Object *object, gboolean ok)
 {
   if (!ok
       && (session->last_rv == CKR_KEY_HANDLE_INVALID
@@ -250,9 +235,7 @@ check_handle (KwPkcs11Session *session,
 }
 
 static gboolean
-ensure_raw_rsa_known (KwPkcs11Token *self,
-                      KwPkcs11Session *session,
-                      GError **error)
+ensure_raw_rsa_known (KwPkcs11Token *self, KwPkcs11Session *session, GError **error)
 {
   CK_MECHANISM_INFO info = { 0 };
   gboolean can = FALSE;
@@ -279,10 +262,7 @@ typedef struct
 } DecryptCall;
 
 static gboolean
-call_decrypt (KwPkcs11Token *self,
-              KwPkcs11Session *session,
-              gpointer data,
-              GError **error)
+call_decrypt (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError **error)
 {
   DecryptCall *call = data;
   g_autoptr (KwPkcs11Object) object = NULL;
@@ -293,8 +273,8 @@ call_decrypt (KwPkcs11Token *self,
     return FALSE;
   if (g_atomic_int_get (&self->raw_rsa) == RAW_RSA_YES)
     {
-      call->plaintext = kw_pkcs11_decrypt_raw (session, object, call->padding, call->ciphertext,
-                                               &local_error);
+      call->plaintext
+          = kw_pkcs11_decrypt_raw (session, object, call->padding, call->ciphertext, &local_error);
       /* A token may list the mechanism and yet not have it for this key. */
       if (!g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_SUPPORTED))
         {
@@ -316,10 +296,7 @@ typedef struct
 } SignCall;
 
 static gboolean
-call_sign (KwPkcs11Token *self,
-           KwPkcs11Session *session,
-           gpointer data,
-           GError **error)
+call_sign (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError **error)
 {
   SignCall *call = data;
   g_autoptr (KwPkcs11Object) object = NULL;
@@ -342,10 +319,7 @@ typedef struct
 } AesCall;
 
 static gboolean
-call_aes_cbc (KwPkcs11Token *self,
-              KwPkcs11Session *session,
-              gpointer data,
-              GError **error)
+call_aes_cbc (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError **error)
 {
   AesCall *call = data;
   g_autoptr (KwPkcs11Object) object = NULL;
@@ -383,10 +357,7 @@ typedef struct
 } FindCall;
 
 static gboolean
-call_find_key (KwPkcs11Token *self,
-               KwPkcs11Session *session,
-               gpointer data,
-               GError **error)
+call_find_key (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError **error)
 {
   FindCall *call = data;
 
@@ -396,10 +367,7 @@ call_find_key (KwPkcs11Token *self,
 
 /* Adds a listed key's handle to the cache, unless its id is not unique. */
 static void
-remember_listed (KwPkcs11Token *self,
-                 GHashTable *seen,
-                 KwKey *key,
-                 KwPkcs11Object *object)
+remember_listed (KwPkcs11Token *self, GHashTable *seen, KwKey *key, KwPkcs11Object *object)
 {
   GBytes *id = kw_key_get_id (key);
 
@@ -450,10 +418,7 @@ list_class (KwPkcs11Token *self,
 }
 
 static gboolean
-call_list_keys (KwPkcs11Token *self,
-                KwPkcs11Session *session,
-                gpointer data,
-                GError **error)
+call_list_keys (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError **error)
 {
   GPtrArray *keys = data;
 
@@ -478,10 +443,7 @@ typedef struct
 } GenerateCall;
 
 static gboolean
-call_generate (KwPkcs11Token *self,
-               KwPkcs11Session *session,
-               gpointer data,
-               GError **error)
+call_generate (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError **error)
 {
   GenerateCall *call = data;
   g_autoptr (KwPkcs11Object) object = NULL;
@@ -510,9 +472,7 @@ call_destroy_all (KwPkcs11Token *self G_GNUC_UNUSED,
 
 /* Runs with lasting_lock held, so that what is removed after a failure is our own. */
 static KwKey *
-generate_locked (KwPkcs11Token *self,
-                 GenerateCall *call,
-                 GError **error)
+generate_locked (KwPkcs11Token *self, GenerateCall *call, GError **error)
 {
   g_autoptr (GError) cleanup_error = NULL;
 
@@ -554,10 +514,7 @@ typedef struct
 } DeleteCall;
 
 static gboolean
-call_delete (KwPkcs11Token *self,
-             KwPkcs11Session *session,
-             gpointer data,
-             GError **error)
+call_delete (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError **error)
 {
   DeleteCall *call = data;
 
@@ -585,16 +542,13 @@ kw_pkcs11_token_get_concurrency (KwToken *token)
 }
 
 static gboolean
-read_token_info (KwPkcs11Token *self,
-                 CK_TOKEN_INFO *out_info,
-                 GError **error)
+read_token_info (KwPkcs11Token *self, CK_TOKEN_INFO *out_info, GError **error)
 {
   KwPkcs11Module *module = kw_pkcs11_pool_get_module (self->pool);
   CK_FUNCTION_LIST *functions = NULL;
   CK_RV rv = CKR_OK;
 
-  functions
-      = kw_pkcs11_module_enter (module, kw_pkcs11_pool_get_generation (self->pool), error);
+  functions = kw_pkcs11_module_enter (module, kw_pkcs11_pool_get_generation (self->pool), error);
   if (functions == NULL)
     return FALSE;
   rv = functions->C_GetTokenInfo (kw_pkcs11_pool_get_slot (self->pool), out_info);
@@ -606,9 +560,7 @@ read_token_info (KwPkcs11Token *self,
 }
 
 static gboolean
-kw_pkcs11_token_get_pin_state (KwToken *token,
-                               KwPinState *out_state,
-                               GError **error)
+kw_pkcs11_token_get_pin_state (KwToken *token, KwPinState *out_state, GError **error)
 {
   KwPkcs11Token *self = KW_PKCS11_TOKEN (token);
   CK_TOKEN_INFO info = { 0 };
@@ -634,9 +586,7 @@ kw_pkcs11_token_get_pin_state (KwToken *token,
 }
 
 static gboolean
-kw_pkcs11_token_login (KwToken *token,
-                       KwSecret *pin,
-                       GError **error)
+kw_pkcs11_token_login (KwToken *token, KwSecret *pin, GError **error)
 {
   KwPkcs11Token *self = KW_PKCS11_TOKEN (token);
 
@@ -653,8 +603,7 @@ kw_pkcs11_token_login (KwToken *token,
 }
 
 static GPtrArray *
-kw_pkcs11_token_list_keys (KwToken *token,
-                           GError **error)
+kw_pkcs11_token_list_keys (KwToken *token, GError **error)
 {
   g_autoptr (GPtrArray) keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
 
@@ -664,10 +613,7 @@ kw_pkcs11_token_list_keys (KwToken *token,
 }
 
 static KwKey *
-kw_pkcs11_token_find_key (KwToken *token,
-                          KwKeyKind kind,
-                          GBytes *id,
-                          GError **error)
+kw_pkcs11_token_find_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **error)
 {
   FindCall call = { kind, id, NULL };
 
@@ -684,14 +630,11 @@ kw_pkcs11_token_rsa_decrypt (KwToken *token,
   DecryptCall call = { id, padding, ciphertext, NULL };
 
   return call_repeatable (KW_PKCS11_TOKEN (token), call_decrypt, &call, error) ? call.plaintext
-                                                                              : NULL;
+                                                                               : NULL;
 }
 
 static GBytes *
-kw_pkcs11_token_sign (KwToken *token,
-                      GBytes *id,
-                      GBytes *sha256_digest,
-                      GError **error)
+kw_pkcs11_token_sign (KwToken *token, GBytes *id, GBytes *sha256_digest, GError **error)
 {
   SignCall call = { id, sha256_digest, NULL };
 
@@ -713,10 +656,7 @@ kw_pkcs11_token_aes_cbc (KwToken *token,
 }
 
 static gboolean
-kw_pkcs11_token_random (KwToken *token,
-                        guint8 *data,
-                        gsize size,
-                        GError **error)
+kw_pkcs11_token_random (KwToken *token, guint8 *data, gsize size, GError **error)
 {
   RandomCall call = { data, size };
 
@@ -744,10 +684,7 @@ kw_pkcs11_token_generate_aes (KwToken *token,
 }
 
 static gboolean
-kw_pkcs11_token_delete_key (KwToken *token,
-                            KwKeyKind kind,
-                            GBytes *id,
-                            GError **error)
+kw_pkcs11_token_delete_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **error)
 {
   KwPkcs11Token *self = KW_PKCS11_TOKEN (token);
   g_autoptr (GError) local_error = NULL;
@@ -755,11 +692,11 @@ kw_pkcs11_token_delete_key (KwToken *token,
   gboolean ok = FALSE;
 
   g_mutex_lock (&self->lasting_lock);
+  /* Forgotten first: that this key is gone soon means nothing to those who look after the token. */
+  forget_object (self, kind, id);
   ok = call_once (self, call_delete, &call, &local_error);
   g_mutex_unlock (&self->lasting_lock);
-  if (ok)
-    forget_object (self, kind, id);
-  else
+  if (!ok)
     g_propagate_error (error, g_steal_pointer (&local_error));
   return ok;
 }
@@ -821,30 +758,31 @@ kw_pkcs11_token_iface_init (KwTokenInterface *iface)
   iface->close = kw_pkcs11_token_close;
 }
 
+/* Picks an object out of the cache: any, or the given one if it is still there. */
 static KwPkcs11Object *
-pick_known_object (KwPkcs11Token *self)
+pick_known_object (KwPkcs11Token *self, const KwPkcs11Object *wanted)
 {
   KwPkcs11Object *picked = NULL;
 
   g_mutex_lock (&self->lock);
-  for (gsize i = 0; i < G_N_ELEMENTS (self->objects) && picked == NULL; i++)
+  for (gsize i = 0; i < G_N_ELEMENTS (self->objects); i++)
     {
       GHashTableIter iter;
       gpointer value = NULL;
 
       g_hash_table_iter_init (&iter, self->objects[i]);
-      if (g_hash_table_iter_next (&iter, NULL, &value))
-        picked = kw_pkcs11_object_ref (value);
+      while (picked == NULL && g_hash_table_iter_next (&iter, NULL, &value))
+        {
+          if (wanted == NULL || wanted == value)
+            picked = kw_pkcs11_object_ref (value);
+        }
     }
   g_mutex_unlock (&self->lock);
   return picked;
 }
 
 static gboolean
-text_changed (const guint8 *text,
-              gsize size,
-              const guint8 *new_text,
-              gsize new_size)
+text_changed (const guint8 *text, gsize size, const guint8 *new_text, gsize new_size)
 {
   g_autofree char *before = kw_pkcs11_dup_text (text, size);
   g_autofree char *now = kw_pkcs11_dup_text (new_text, new_size);
@@ -853,9 +791,7 @@ text_changed (const guint8 *text,
 }
 
 static gboolean
-check_info_is_the_same (KwPkcs11Token *self,
-                        const CK_TOKEN_INFO *now,
-                        GError **error)
+check_info_is_the_same (KwPkcs11Token *self, const CK_TOKEN_INFO *now, GError **error)
 {
   const CK_TOKEN_INFO *before = &self->token_info;
   const CK_FLAGS flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED;
@@ -871,11 +807,11 @@ check_info_is_the_same (KwPkcs11Token *self,
 }
 
 static gboolean
-check_known_object (KwPkcs11Token *self,
-                    KwPkcs11Object *object,
-                    GError **error)
+check_known_object (KwPkcs11Token *self, KwPkcs11Object *object, GError **error)
 {
+  g_autoptr (KwPkcs11Object) still_known = NULL;
   KwPkcs11Session session = { 0 };
+  gboolean unseen = FALSE;
   CK_OBJECT_CLASS object_class = 0;
   CK_ATTRIBUTE attribute = { CKA_CLASS, &object_class, sizeof object_class };
   CK_RV rv = CKR_OK;
@@ -885,8 +821,13 @@ check_known_object (KwPkcs11Token *self,
     return TRUE;
   rv = session.functions->C_GetAttributeValue (session.handle, object->handle, &attribute, 1);
   session.broken = rv != CKR_OK;
+  /* Without the login, which the next request renews, a private key is out of sight. */
+  unseen = rv == CKR_OBJECT_HANDLE_INVALID || rv == CKR_KEY_HANDLE_INVALID;
+  unseen = unseen && !(login_is_required (self) && kw_pkcs11_session_is_public (&session));
   kw_pkcs11_pool_give_back (self->pool, &session);
-  if (rv != CKR_OBJECT_HANDLE_INVALID && rv != CKR_KEY_HANDLE_INVALID)
+  if (unseen)
+    still_known = pick_known_object (self, object);
+  if (still_known == NULL)
     return TRUE;
   g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE,
                "A key that was on token %s is gone: another program changed the token",
@@ -905,9 +846,7 @@ check_known_object (KwPkcs11Token *self,
  * Returns: (transfer full): the token
  */
 KwPkcs11Token *
-kw_pkcs11_token_new (KwPkcs11Module *module,
-                     const KwPkcs11Slot *slot,
-                     const KwPkcs11Config *config)
+kw_pkcs11_token_new (KwPkcs11Module *module, const KwPkcs11Slot *slot, const KwPkcs11Config *config)
 {
   KwPkcs11Token *self = NULL;
   const CK_TOKEN_INFO *token = NULL;
@@ -920,8 +859,8 @@ kw_pkcs11_token_new (KwPkcs11Module *module,
   token = &slot->token_info;
   self->token_info = *token;
   self->extractable = config->extractable;
-  self->pool = kw_pkcs11_pool_new (module, slot->id, token,
-                                   CLAMP (config->sessions, 1, KW_MAX_SESSIONS));
+  self->pool
+      = kw_pkcs11_pool_new (module, slot->id, token, CLAMP (config->sessions, 1, KW_MAX_SESSIONS));
   info = g_new0 (KwTokenInfo, 1);
   info->label = kw_pkcs11_dup_text (token->label, sizeof token->label);
   info->serial = kw_pkcs11_dup_text (token->serialNumber, sizeof token->serialNumber);
@@ -948,8 +887,7 @@ kw_pkcs11_token_new (KwPkcs11Module *module,
  * Returns: %FALSE with %KW_ERROR_TOKEN_GONE or another error of the device
  */
 gboolean
-kw_pkcs11_token_check (KwPkcs11Token *self,
-                       GError **error)
+kw_pkcs11_token_check (KwPkcs11Token *self, GError **error)
 {
   CK_TOKEN_INFO info = { 0 };
   g_autoptr (KwPkcs11Object) object = NULL;
@@ -958,7 +896,7 @@ kw_pkcs11_token_check (KwPkcs11Token *self,
 
   if (!read_token_info (self, &info, error) || !check_info_is_the_same (self, &info, error))
     return FALSE;
-  object = pick_known_object (self);
+  object = pick_known_object (self, NULL);
   return object == NULL || check_known_object (self, object, error);
 }
 

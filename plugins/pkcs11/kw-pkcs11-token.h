@@ -10,8 +10,9 @@ G_BEGIN_DECLS
 #define KW_TYPE_PKCS11_TOKEN (kw_pkcs11_token_get_type ())
 G_DECLARE_FINAL_TYPE (KwPkcs11Token, kw_pkcs11_token, KW, PKCS11_TOKEN, GObject)
 
-KwPkcs11Token *
-kw_pkcs11_token_new (KwPkcs11Module *module, const KwPkcs11Slot *slot, const KwPkcs11Config *config);
+KwPkcs11Token *kw_pkcs11_token_new (KwPkcs11Module *module,
+                                    const KwPkcs11Slot *slot,
+                                    const KwPkcs11Config *config);
 
 gboolean kw_pkcs11_token_check (KwPkcs11Token *self, GError **error);
 

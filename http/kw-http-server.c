@@ -1,0 +1,1073 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "kw-http-server"
+
+#include "config.h"
+
+#include "kw-http-server.h"
+
+#include "kw-caller.h"
+#include "kw-limits.h"
+#include "kw-listen.h"
+#include "kw-log.h"
+#include "kw-uuid.h"
+
+#include <microhttpd.h>
+#include <openssl/crypto.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/*
+ * The HTTP server: libmicrohttpd with a small pool of event threads for each listening socket. They hold connections and
+ * parse; they never call a token. A request whose answer comes later is suspended and resumed by whoever answers.
+ *
+ * libmicrohttpd's own time-out is one of inactivity, which a peer that sends a byte now and then never meets; so the main
+ * context looks at the connections once a second and shuts those that have been in one phase for too long.
+ *
+ * Objects belong to the main context; a request may be answered from any thread.
+ */
+
+#define CONNECTION_MEMORY (16 * 1024) /* request line, headers and the response's headers of one connection */
+#define MAX_EVENT_THREADS 2           /* for each listening socket */
+#define MAX_ROUTES 64
+#define SWEEP_INTERVAL_SECONDS 1
+#define OVERLONG_FACTOR 4 /* an overlong chunked body is read and dropped up to this many times its limit, for a clean 413 */
+#define MAX_TLS_FILE_BYTES (256 * 1024)
+
+typedef enum
+{
+  PHASE_HEADERS, /* new, nothing asked yet */
+  PHASE_BODY,
+  PHASE_ANSWER, /* a token is at work, or the answer is being sent */
+  PHASE_IDLE,   /* kept alive between requests */
+} Phase;
+
+typedef struct
+{
+  KwHttpServer *server; /* borrowed: it outlives its connections */
+  int fd;               /* borrowed from libmicrohttpd */
+  Phase phase;          /* atomic */
+  gint64 since;         /* monotonic; written by the event thread before the phase */
+  char *peer;           /* owned; made on first use by the event thread */
+  gint64 uid;
+} Connection;
+
+struct _KwHttpRequest
+{
+  gatomicrefcount references;
+  KwHttpServer *server;              /* owned */
+  Connection *connection;            /* borrowed; only while the request is being handled */
+  struct MHD_Connection *mhd;        /* borrowed; NULL once libmicrohttpd is through with it */
+  const KwHttpRoute *route;          /* borrowed from the server, whose routes never change after start */
+  char *argument;                    /* owned, nullable */
+  GByteArray *body;                  /* owned, nullable */
+  GBytes *body_bytes;                /* owned, nullable */
+  gsize n_received;
+  gpointer data;                     /* owned with destroy */
+  GDestroyNotify destroy;
+  gboolean handled; /* event thread: the handler was called */
+
+  GMutex lock;
+  struct MHD_Response *response; /* guarded by lock; owned until queued */
+  guint status;                  /* guarded by lock */
+  gboolean answered;             /* guarded by lock */
+  gboolean suspended;            /* guarded by lock */
+};
+
+struct _KwHttpServer
+{
+  GObject parent_instance;
+
+  const KwServerConfig *config; /* borrowed from the KwConfig, which lives as long as the process */
+  KwHttpRoute routes[MAX_ROUTES];
+  guint n_routes;
+  GPtrArray *daemons;      /* of struct MHD_Daemon */
+  GArray *quiesced;        /* of int: sockets given back by libmicrohttpd */
+  KwSecret *tls_key;       /* owned, nullable; PEM, ended by a NUL */
+  char *tls_certificate;   /* owned, nullable */
+  guint sweep_source;
+
+  GMutex lock;
+  GHashTable *connections; /* set of Connection, owned by libmicrohttpd's notification; guarded by lock */
+  GHashTable *pending;     /* set of KwHttpRequest that are suspended; guarded by lock */
+};
+
+G_DEFINE_FINAL_TYPE (KwHttpServer, kw_http_server, G_TYPE_OBJECT)
+
+static void
+set_phase (Connection *connection,
+           Phase phase)
+{
+  if (connection == NULL)
+    return;
+  connection->since = g_get_monotonic_time ();
+  g_atomic_int_set ((gint *) &connection->phase, (gint) phase);
+}
+
+static guint
+phase_limit (const KwServerConfig *config,
+             Phase phase)
+{
+  switch (phase)
+    {
+    case PHASE_HEADERS:
+      return config->header_timeout;
+    case PHASE_BODY:
+      return config->body_timeout;
+    case PHASE_IDLE:
+      return config->idle_timeout;
+    case PHASE_ANSWER:
+    default:
+      return 0;
+    }
+}
+
+static gboolean
+sweep_connections (gpointer user_data)
+{
+  KwHttpServer *self = KW_HTTP_SERVER (user_data);
+  gint64 now = g_get_monotonic_time ();
+  GHashTableIter iter;
+  gpointer key = NULL;
+
+  g_mutex_lock (&self->lock);
+  g_hash_table_iter_init (&iter, self->connections);
+  while (g_hash_table_iter_next (&iter, &key, NULL))
+    {
+      Connection *connection = key;
+      guint limit = phase_limit (self->config, (Phase) g_atomic_int_get ((gint *) &connection->phase));
+
+      /* Reading then ends at once, and libmicrohttpd closes the connection. */
+      if (limit > 0 && now - connection->since > (gint64) limit * G_USEC_PER_SEC)
+        shutdown (connection->fd, SHUT_RDWR);
+    }
+  g_mutex_unlock (&self->lock);
+  return G_SOURCE_CONTINUE;
+}
+
+static void
+on_connection (void *cls,
+               struct MHD_Connection *mhd,
+               void **socket_context,
+               enum MHD_ConnectionNotificationCode code)
+{
+  KwHttpServer *self = cls;
+  Connection *connection = *socket_context;
+
+  if (code == MHD_CONNECTION_NOTIFY_STARTED)
+    {
+      const union MHD_ConnectionInfo *info = MHD_get_connection_info (mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+      connection = g_new0 (Connection, 1);
+      connection->server = self;
+      connection->fd = info->connect_fd;
+      connection->uid = KW_CALLER_NO_UID;
+      set_phase (connection, PHASE_HEADERS);
+      *socket_context = connection;
+      g_mutex_lock (&self->lock);
+      g_hash_table_add (self->connections, connection);
+      g_mutex_unlock (&self->lock);
+      return;
+    }
+  g_mutex_lock (&self->lock);
+  g_hash_table_remove (self->connections, connection);
+  g_mutex_unlock (&self->lock);
+  g_free (connection->peer);
+  g_free (connection);
+}
+
+static Connection *
+connection_of (struct MHD_Connection *mhd)
+{
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info (mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+  return info != NULL ? info->socket_context : NULL;
+}
+
+static const char *
+skip_double_slash (const char *path)
+{
+  while (path[0] == '/' && path[1] == '/')
+    path++;
+  return path;
+}
+
+/* Whether a path fits a route; then also what stands for its asterisk. */
+static gboolean
+route_fits (const KwHttpRoute *route,
+            const char *path,
+            const char **out_argument)
+{
+  gsize n_fixed = strlen (route->path);
+
+  if (n_fixed == 0 || route->path[n_fixed - 1] != '*')
+    return g_str_equal (route->path, path);
+  n_fixed--;
+  if (strncmp (route->path, path, n_fixed) != 0 || path[n_fixed] == '\0' || strchr (path + n_fixed, '/') != NULL)
+    return FALSE;
+  *out_argument = path + n_fixed;
+  return TRUE;
+}
+
+/* Finds the route; where the path is known and the method is not, lists the methods it has. */
+static const KwHttpRoute *
+find_route (KwHttpServer *self,
+            const char *method,
+            const char *path,
+            const char **out_argument,
+            GString *allowed)
+{
+  for (guint i = 0; i < self->n_routes; i++)
+    {
+      const KwHttpRoute *route = &self->routes[i];
+
+      if (!route_fits (route, path, out_argument))
+        continue;
+      if (g_str_equal (route->method, method))
+        return route;
+      g_string_append_printf (allowed, "%s%s", allowed->len > 0 ? ", " : "", route->method);
+    }
+  return NULL;
+}
+
+typedef struct
+{
+  guint n_length;
+  guint n_encoding;
+  gboolean chunked;
+  gboolean coded; /* Content-Encoding other than identity */
+  const char *length;
+  const char *content_type;
+} BodyHeaders;
+
+static enum MHD_Result
+on_header (void *cls,
+           enum MHD_ValueKind kind G_GNUC_UNUSED,
+           const char *name,
+           const char *value)
+{
+  BodyHeaders *headers = cls;
+
+  if (g_ascii_strcasecmp (name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0)
+    {
+      headers->n_length++;
+      headers->length = value;
+    }
+  else if (g_ascii_strcasecmp (name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0)
+    {
+      headers->n_encoding++;
+      headers->chunked = value != NULL && g_ascii_strcasecmp (value, "chunked") == 0;
+    }
+  else if (g_ascii_strcasecmp (name, MHD_HTTP_HEADER_CONTENT_TYPE) == 0)
+    headers->content_type = value;
+  else if (g_ascii_strcasecmp (name, MHD_HTTP_HEADER_CONTENT_ENCODING) == 0)
+    headers->coded = value == NULL || g_ascii_strcasecmp (value, "identity") != 0;
+  return MHD_YES;
+}
+
+static gboolean
+content_type_is_accepted (const KwHttpRoute *route,
+                          const char *content_type)
+{
+  g_autofree char *media_type = NULL;
+
+  if (content_type == NULL || route->content_types == NULL)
+    return TRUE;
+  media_type = g_strndup (content_type, strcspn (content_type, ";"));
+  g_strstrip (media_type);
+  for (guint i = 0; route->content_types[i] != NULL; i++)
+    {
+      if (g_ascii_strcasecmp (media_type, route->content_types[i]) == 0)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+/* Checks what the headers say of the body; answers and gives FALSE when it cannot be taken. */
+static gboolean
+check_body_headers (KwHttpRequest *request)
+{
+  BodyHeaders headers = { 0 };
+  const KwHttpRoute *route = request->route;
+  guint64 length = 0;
+
+  MHD_get_connection_values (request->mhd, MHD_HEADER_KIND, on_header, &headers);
+  if (headers.n_length > 1 || headers.n_encoding > 1 || (headers.n_length > 0 && headers.n_encoding > 0)
+      || (headers.n_length > 0
+          && !g_ascii_string_to_unsigned (headers.length, 10, 0, G_MAXUINT64, &length, NULL)))
+    kw_http_request_respond_text (request, MHD_HTTP_BAD_REQUEST, "The length of the body is stated badly, or twice");
+  else if (headers.n_encoding > 0 && !headers.chunked)
+    kw_http_request_respond_text (request, MHD_HTTP_NOT_IMPLEMENTED, "Transfer-Encoding: only chunked is known here");
+  else if (headers.coded || !content_type_is_accepted (route, headers.content_type))
+    kw_http_request_respond_text (request, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "This type of body is not taken here");
+  else if (route->wants_body && headers.n_length == 0 && headers.n_encoding == 0)
+    kw_http_request_respond_text (request, MHD_HTTP_LENGTH_REQUIRED, "A body with a stated length is wanted");
+  else if (length > route->max_body)
+    kw_http_request_respond_text (request, MHD_HTTP_CONTENT_TOO_LARGE, "The body is too large");
+  else
+    return TRUE;
+  return FALSE;
+}
+
+/* libmicrohttpd is told to close where the rest of the request would be taken for the next one. */
+static enum MHD_Result
+queue_answer (KwHttpRequest *request)
+{
+  struct MHD_Response *response = NULL;
+  enum MHD_Result result = MHD_NO;
+  guint status = 0;
+
+  g_mutex_lock (&request->lock);
+  response = g_steal_pointer (&request->response);
+  status = request->status;
+  g_mutex_unlock (&request->lock);
+  if (response == NULL)
+    return MHD_NO;
+  set_phase (request->connection, PHASE_ANSWER);
+  result = MHD_queue_response (request->mhd, status, response);
+  MHD_destroy_response (response);
+  return result;
+}
+
+static gboolean
+is_answered (KwHttpRequest *request)
+{
+  gboolean answered = FALSE;
+
+  g_mutex_lock (&request->lock);
+  answered = request->answered;
+  g_mutex_unlock (&request->lock);
+  return answered;
+}
+
+static KwHttpRequest *
+request_new (KwHttpServer *self,
+             struct MHD_Connection *mhd)
+{
+  KwHttpRequest *request = g_new0 (KwHttpRequest, 1);
+
+  g_atomic_ref_count_init (&request->references);
+  g_mutex_init (&request->lock);
+  request->server = g_object_ref (self);
+  request->mhd = mhd;
+  request->connection = connection_of (mhd);
+  return request;
+}
+
+/* The headers are here: is there a route, may it be used, can the body be taken? */
+static enum MHD_Result
+begin_request (KwHttpRequest *request,
+               const char *url,
+               const char *method)
+{
+  const char *argument = NULL;
+  g_autoptr (GString) allowed = g_string_new (NULL);
+
+  set_phase (request->connection, PHASE_BODY);
+  request->route = find_route (request->server, method, skip_double_slash (url), &argument, allowed);
+  if (request->route == NULL && allowed->len > 0)
+    {
+      KwHttpResponse response = { .status = MHD_HTTP_METHOD_NOT_ALLOWED,
+                                  .extra_name = MHD_HTTP_HEADER_ALLOW,
+                                  .extra_value = allowed->str };
+
+      kw_http_request_respond (request, &response);
+    }
+  else if (request->route == NULL)
+    kw_http_request_respond_text (request, MHD_HTTP_NOT_FOUND, "There is nothing here");
+  else
+    {
+      request->argument = g_strdup (argument);
+      if (check_body_headers (request)
+          && (request->route->check == NULL || request->route->check (request, request->route->user_data)))
+        return MHD_YES;
+    }
+  return queue_answer (request);
+}
+
+static enum MHD_Result
+take_body (KwHttpRequest *request,
+           const char *data,
+           size_t *size)
+{
+  gsize limit = request->route->max_body;
+
+  request->n_received += *size;
+  if (request->n_received > limit * OVERLONG_FACTOR)
+    return MHD_NO;
+  if (request->n_received <= limit)
+    {
+      if (request->body == NULL)
+        request->body = g_byte_array_sized_new ((guint) MIN (*size, limit));
+      g_byte_array_append (request->body, (const guint8 *) data, (guint) *size);
+    }
+  *size = 0;
+  return MHD_YES;
+}
+
+/* The whole request is here. */
+static enum MHD_Result
+handle_request (KwHttpRequest *request)
+{
+  gboolean answered = FALSE;
+
+  request->handled = TRUE;
+  set_phase (request->connection, PHASE_ANSWER);
+  if (request->n_received > request->route->max_body)
+    kw_http_request_respond_text (request, MHD_HTTP_CONTENT_TOO_LARGE, "The body is too large");
+  else
+    {
+      if (request->body != NULL)
+        request->body_bytes = g_byte_array_free_to_bytes (g_steal_pointer (&request->body));
+      request->route->handle (request, request->route->user_data);
+    }
+  g_mutex_lock (&request->lock);
+  answered = request->answered;
+  if (!answered)
+    {
+      request->suspended = TRUE;
+      MHD_suspend_connection (request->mhd);
+      g_mutex_lock (&request->server->lock);
+      g_hash_table_add (request->server->pending, request);
+      g_mutex_unlock (&request->server->lock);
+    }
+  g_mutex_unlock (&request->lock);
+  return answered ? queue_answer (request) : MHD_YES;
+}
+
+static enum MHD_Result
+on_request (void *cls,
+            struct MHD_Connection *mhd,
+            const char *url,
+            const char *method,
+            const char *version G_GNUC_UNUSED,
+            const char *upload_data,
+            size_t *upload_data_size,
+            void **request_context)
+{
+  KwHttpRequest *request = *request_context;
+
+  if (request == NULL)
+    {
+      request = request_new (KW_HTTP_SERVER (cls), mhd);
+      *request_context = request;
+      return begin_request (request, url, method);
+    }
+  if (request->handled)
+    return queue_answer (request);
+  if (*upload_data_size > 0)
+    return take_body (request, upload_data, upload_data_size);
+  if (is_answered (request))
+    return MHD_YES;
+  return handle_request (request);
+}
+
+static void
+on_request_completed (void *cls G_GNUC_UNUSED,
+                      struct MHD_Connection *mhd G_GNUC_UNUSED,
+                      void **request_context,
+                      enum MHD_RequestTerminationCode code G_GNUC_UNUSED)
+{
+  KwHttpRequest *request = *request_context;
+
+  if (request == NULL)
+    return;
+  set_phase (request->connection, PHASE_IDLE);
+  g_mutex_lock (&request->server->lock);
+  g_hash_table_remove (request->server->pending, request);
+  g_mutex_unlock (&request->server->lock);
+  g_mutex_lock (&request->lock);
+  request->mhd = NULL;
+  request->connection = NULL;
+  request->suspended = FALSE;
+  g_mutex_unlock (&request->lock);
+  *request_context = NULL;
+  kw_http_request_unref (request);
+}
+
+static void
+on_library_log (void *cls G_GNUC_UNUSED,
+                const char *format,
+                va_list args)
+{
+  g_autofree char *text = NULL;
+
+  /* What a peer does wrong is no news of ours; it helps to find faults. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+  text = g_strdup_vprintf (format, args);
+#pragma GCC diagnostic pop
+  g_debug ("libmicrohttpd: %s", g_strchomp (text));
+}
+
+static void
+free_secret_body (void *cls)
+{
+  kw_secret_unref (cls);
+}
+
+static void
+free_bytes_body (void *cls)
+{
+  g_bytes_unref (cls);
+}
+
+static struct MHD_Response *
+make_response (const KwHttpResponse *answer)
+{
+  struct MHD_Response *response = NULL;
+  gsize size = 0;
+  const void *data = NULL;
+
+  if (answer->secret != NULL)
+    response = MHD_create_response_from_buffer_with_free_callback_cls (kw_secret_get_size (answer->secret),
+                                                                       kw_secret_get_data (answer->secret),
+                                                                       free_secret_body,
+                                                                       kw_secret_ref (answer->secret));
+  else if (answer->body != NULL)
+    {
+      data = g_bytes_get_data (answer->body, &size);
+      response = MHD_create_response_from_buffer_with_free_callback_cls (size,
+                                                                         (void *) data,
+                                                                         free_bytes_body,
+                                                                         g_bytes_ref (answer->body));
+    }
+  else
+    response = MHD_create_response_from_buffer (0, (void *) "", MHD_RESPMEM_PERSISTENT);
+  return response;
+}
+
+static void
+kw_http_server_dispose (GObject *object)
+{
+  kw_http_server_stop (KW_HTTP_SERVER (object));
+  G_OBJECT_CLASS (kw_http_server_parent_class)->dispose (object);
+}
+
+static void
+kw_http_server_finalize (GObject *object)
+{
+  KwHttpServer *self = KW_HTTP_SERVER (object);
+
+  g_ptr_array_unref (self->daemons);
+  g_array_unref (self->quiesced);
+  g_hash_table_unref (self->connections);
+  g_hash_table_unref (self->pending);
+  g_clear_pointer (&self->tls_key, kw_secret_unref);
+  g_free (self->tls_certificate);
+  g_mutex_clear (&self->lock);
+  G_OBJECT_CLASS (kw_http_server_parent_class)->finalize (object);
+}
+
+static void
+kw_http_server_class_init (KwHttpServerClass *klass)
+{
+  GObjectClass *object_class = G_OBJECT_CLASS (klass);
+
+  object_class->dispose = kw_http_server_dispose;
+  object_class->finalize = kw_http_server_finalize;
+}
+
+static void
+kw_http_server_init (KwHttpServer *self)
+{
+  g_mutex_init (&self->lock);
+  self->daemons = g_ptr_array_new ();
+  self->quiesced = kw_listen_new_list ();
+  self->connections = g_hash_table_new (NULL, NULL);
+  self->pending = g_hash_table_new (NULL, NULL);
+}
+
+static gboolean
+load_tls_files (KwHttpServer *self,
+                GError **error)
+{
+  const KwServerConfig *config = self->config;
+  g_autoptr (GError) local_error = NULL;
+  g_autoptr (KwSecret) key = NULL;
+  gsize n_key = 0;
+
+  if (config->tls_key == NULL)
+    return TRUE;
+  if (!kw_config_check_file_mode (config->tls_key, error))
+    {
+      g_prefix_error (error, "[server] tls_key: ");
+      return FALSE;
+    }
+  if (!g_file_get_contents (config->tls_certificate, &self->tls_certificate, NULL, &local_error))
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "[server] tls_certificate: %s", local_error->message);
+      return FALSE;
+    }
+  key = kw_secret_new_from_file (config->tls_key, MAX_TLS_FILE_BYTES, error);
+  if (key == NULL)
+    {
+      g_prefix_error (error, "[server] tls_key: ");
+      return FALSE;
+    }
+  n_key = kw_secret_get_size (key);
+  self->tls_key = kw_secret_new (n_key + 1, error);
+  if (self->tls_key == NULL)
+    return FALSE;
+  memcpy (kw_secret_get_data (self->tls_key), kw_secret_get_data (key), n_key);
+  return TRUE;
+}
+
+static struct MHD_Daemon *
+start_daemon (KwHttpServer *self,
+              int fd)
+{
+  const KwServerConfig *config = self->config;
+  guint flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+  struct MHD_OptionItem tls_options[] = {
+    { MHD_OPTION_HTTPS_MEM_KEY, 0, NULL },
+    { MHD_OPTION_HTTPS_MEM_CERT, 0, NULL },
+    { MHD_OPTION_END, 0, NULL },
+  };
+  struct MHD_OptionItem no_options[] = { { MHD_OPTION_END, 0, NULL } };
+
+  if (self->tls_key != NULL)
+    {
+      flags |= MHD_USE_TLS;
+      tls_options[0].ptr_value = kw_secret_get_data (self->tls_key);
+      tls_options[1].ptr_value = self->tls_certificate;
+    }
+  return MHD_start_daemon (flags,
+                           0,
+                           NULL,
+                           NULL,
+                           on_request,
+                           self,
+                           MHD_OPTION_EXTERNAL_LOGGER,
+                           on_library_log,
+                           NULL,
+                           MHD_OPTION_LISTEN_SOCKET,
+                           fd,
+                           MHD_OPTION_THREAD_POOL_SIZE,
+                           (unsigned int) CLAMP (g_get_num_processors (), 1, MAX_EVENT_THREADS),
+                           MHD_OPTION_CONNECTION_LIMIT,
+                           MAX (config->max_connections, MAX_EVENT_THREADS),
+                           MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                           (size_t) CONNECTION_MEMORY,
+                           MHD_OPTION_CONNECTION_TIMEOUT,
+                           MAX (config->idle_timeout, config->body_timeout),
+                           MHD_OPTION_STRICT_FOR_CLIENT,
+                           1,
+                           MHD_OPTION_NOTIFY_CONNECTION,
+                           on_connection,
+                           self,
+                           MHD_OPTION_NOTIFY_COMPLETED,
+                           on_request_completed,
+                           NULL,
+                           MHD_OPTION_ARRAY,
+                           self->tls_key != NULL ? tls_options : no_options,
+                           MHD_OPTION_END);
+}
+
+/**
+ * kw_http_server_new:
+ * @config: table `[server]`; must outlive the server
+ *
+ * Returns: (transfer full): a server without routes or sockets. Main context.
+ */
+KwHttpServer *
+kw_http_server_new (const KwServerConfig *config)
+{
+  KwHttpServer *self = g_object_new (KW_TYPE_HTTP_SERVER, NULL);
+
+  self->config = config;
+  return self;
+}
+
+/**
+ * kw_http_server_add_route:
+ * @self: a server that was not started
+ * @route: copied; what it points to must outlive the server
+ *
+ * Adds a route. Main context.
+ */
+void
+kw_http_server_add_route (KwHttpServer *self,
+                          const KwHttpRoute *route)
+{
+  g_return_if_fail (KW_IS_HTTP_SERVER (self));
+  g_return_if_fail (self->n_routes < MAX_ROUTES);
+  g_return_if_fail (self->daemons->len == 0);
+
+  self->routes[self->n_routes++] = *route;
+}
+
+/**
+ * kw_http_server_start:
+ * @self: a server
+ * @sockets: (element-type int): listening sockets; those that are used are taken out of it
+ * @error: where to store the error
+ *
+ * Begins to serve. Main context.
+ *
+ * Returns: %FALSE with %KW_ERROR_CONFIG when TLS cannot be set up, or %KW_ERROR_FAILED
+ */
+gboolean
+kw_http_server_start (KwHttpServer *self,
+                      GArray *sockets,
+                      GError **error)
+{
+  g_return_val_if_fail (KW_IS_HTTP_SERVER (self), FALSE);
+
+  if (!load_tls_files (self, error))
+    return FALSE;
+  for (guint i = 0; i < sockets->len; i++)
+    {
+      int fd = dup (g_array_index (sockets, int, i));
+      struct MHD_Daemon *mhd = fd >= 0 ? start_daemon (self, fd) : NULL;
+
+      if (mhd == NULL)
+        {
+          if (fd >= 0)
+            close (fd);
+          g_set_error (error,
+                       KW_ERROR,
+                       self->tls_key != NULL ? KW_ERROR_CONFIG : KW_ERROR_FAILED,
+                       "The HTTP server cannot be started%s",
+                       self->tls_key != NULL ? "; do [server] tls_certificate and tls_key belong together?" : "");
+          return FALSE;
+        }
+      g_ptr_array_add (self->daemons, mhd);
+    }
+  g_array_set_size (sockets, 0);
+  self->sweep_source = g_timeout_add_seconds (SWEEP_INTERVAL_SECONDS, sweep_connections, self);
+  return TRUE;
+}
+
+/**
+ * kw_http_server_quiesce:
+ * @self: a server
+ *
+ * Takes no new connection. Main context.
+ */
+void
+kw_http_server_quiesce (KwHttpServer *self)
+{
+  g_return_if_fail (KW_IS_HTTP_SERVER (self));
+
+  if (self->quiesced->len > 0)
+    return;
+  for (guint i = 0; i < self->daemons->len; i++)
+    {
+      int fd = MHD_quiesce_daemon (g_ptr_array_index (self->daemons, i));
+
+      if (fd >= 0)
+        g_array_append_val (self->quiesced, fd);
+    }
+}
+
+/**
+ * kw_http_server_get_n_pending:
+ * @self: a server
+ *
+ * Returns: how many requests wait for their answer. Any thread.
+ */
+guint
+kw_http_server_get_n_pending (KwHttpServer *self)
+{
+  guint n_pending = 0;
+
+  g_return_val_if_fail (KW_IS_HTTP_SERVER (self), 0);
+
+  g_mutex_lock (&self->lock);
+  n_pending = g_hash_table_size (self->pending);
+  g_mutex_unlock (&self->lock);
+  return n_pending;
+}
+
+/**
+ * kw_http_server_stop:
+ * @self: a server
+ *
+ * Ends all connections; a request that still waits is answered 503. May be called again. Main context.
+ */
+void
+kw_http_server_stop (KwHttpServer *self)
+{
+  g_autoptr (GPtrArray) pending = NULL;
+  GHashTableIter iter;
+  gpointer key = NULL;
+
+  g_return_if_fail (KW_IS_HTTP_SERVER (self));
+
+  if (self->sweep_source != 0)
+    g_source_remove (self->sweep_source);
+  self->sweep_source = 0;
+  kw_http_server_quiesce (self);
+  pending = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_http_request_unref);
+  g_mutex_lock (&self->lock);
+  g_hash_table_iter_init (&iter, self->pending);
+  while (g_hash_table_iter_next (&iter, &key, NULL))
+    g_ptr_array_add (pending, kw_http_request_ref (key));
+  g_mutex_unlock (&self->lock);
+  for (guint i = 0; i < pending->len; i++)
+    kw_http_request_respond_text (g_ptr_array_index (pending, i),
+                                  MHD_HTTP_SERVICE_UNAVAILABLE,
+                                  "The service is stopping");
+  for (guint i = 0; i < self->daemons->len; i++)
+    MHD_stop_daemon (g_ptr_array_index (self->daemons, i));
+  g_ptr_array_set_size (self->daemons, 0);
+}
+
+/**
+ * kw_http_request_ref:
+ * @request: a request
+ *
+ * Returns: (transfer full): @request with one more reference. Any thread.
+ */
+KwHttpRequest *
+kw_http_request_ref (KwHttpRequest *request)
+{
+  g_return_val_if_fail (request != NULL, NULL);
+
+  g_atomic_ref_count_inc (&request->references);
+  return request;
+}
+
+/**
+ * kw_http_request_unref:
+ * @request: (transfer full): a request
+ *
+ * Gives a reference back. Any thread.
+ */
+void
+kw_http_request_unref (KwHttpRequest *request)
+{
+  g_return_if_fail (request != NULL);
+
+  if (!g_atomic_ref_count_dec (&request->references))
+    return;
+  if (request->destroy != NULL)
+    request->destroy (request->data);
+  if (request->response != NULL)
+    MHD_destroy_response (request->response);
+  g_clear_pointer (&request->body, g_byte_array_unref);
+  g_clear_pointer (&request->body_bytes, g_bytes_unref);
+  g_free (request->argument);
+  g_object_unref (request->server);
+  g_mutex_clear (&request->lock);
+  g_free (request);
+}
+
+/**
+ * kw_http_request_get_argument:
+ * @request: a request
+ *
+ * Returns: (transfer none) (nullable): what stood for the asterisk of its route. Event threads.
+ */
+const char *
+kw_http_request_get_argument (KwHttpRequest *request)
+{
+  return request->argument;
+}
+
+/**
+ * kw_http_request_get_header:
+ * @request: a request in its check or handler
+ * @name: name of a header, in any case
+ *
+ * Returns: (transfer none) (nullable): its value
+ */
+const char *
+kw_http_request_get_header (KwHttpRequest *request,
+                            const char *name)
+{
+  return MHD_lookup_connection_value (request->mhd, MHD_HEADER_KIND, name);
+}
+
+/**
+ * kw_http_request_get_peer:
+ * @request: a request in its check or handler
+ * @out_uid: (out): user id of the peer on a UNIX socket, else %KW_CALLER_NO_UID
+ *
+ * Returns: (transfer none): the peer's IP address, or "unix"
+ */
+const char *
+kw_http_request_get_peer (KwHttpRequest *request,
+                          gint64 *out_uid)
+{
+  Connection *connection = request->connection;
+
+  if (connection->peer == NULL)
+    connection->peer = kw_listen_describe_peer (connection->fd, &connection->uid);
+  *out_uid = connection->uid;
+  return connection->peer;
+}
+
+/**
+ * kw_http_request_get_body:
+ * @request: a request in its handler
+ *
+ * Returns: (transfer none) (nullable): its body
+ */
+GBytes *
+kw_http_request_get_body (KwHttpRequest *request)
+{
+  return request->body_bytes;
+}
+
+/**
+ * kw_http_request_set_data:
+ * @request: a request in its check or handler
+ * @data: (transfer full): what belongs to it
+ * @destroy: (nullable): frees @data
+ *
+ * Keeps something with a request, such as who its caller is.
+ */
+void
+kw_http_request_set_data (KwHttpRequest *request,
+                          gpointer data,
+                          GDestroyNotify destroy)
+{
+  if (request->destroy != NULL)
+    request->destroy (request->data);
+  request->data = data;
+  request->destroy = destroy;
+}
+
+/**
+ * kw_http_request_get_data:
+ * @request: a request
+ *
+ * Returns: (transfer none) (nullable): what was kept with it
+ */
+gpointer
+kw_http_request_get_data (KwHttpRequest *request)
+{
+  return request->data;
+}
+
+/**
+ * kw_http_request_respond:
+ * @request: a request
+ * @response: the answer; what it holds is referenced, not copied
+ *
+ * Answers a request. Only the first answer counts; an answer to a peer that has left goes nowhere. This one function
+ * writes every response and sets the headers that all of them have. Any thread.
+ */
+void
+kw_http_request_respond (KwHttpRequest *request,
+                         const KwHttpResponse *answer)
+{
+  struct MHD_Response *response = make_response (answer);
+
+  if (response != NULL)
+    {
+      if (answer->content_type != NULL)
+        MHD_add_response_header (response, MHD_HTTP_HEADER_CONTENT_TYPE, answer->content_type);
+      MHD_add_response_header (response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+      MHD_add_response_header (response, "X-Content-Type-Options", "nosniff");
+      MHD_add_response_header (response, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+      MHD_add_response_header (response, "Referrer-Policy", "no-referrer");
+      if (answer->retry_after > 0)
+        {
+          g_autofree char *seconds = g_strdup_printf ("%u", answer->retry_after);
+
+          MHD_add_response_header (response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+        }
+      if (answer->extra_name != NULL)
+        MHD_add_response_header (response, answer->extra_name, answer->extra_value);
+    }
+  g_mutex_lock (&request->lock);
+  if (!request->answered)
+    {
+      request->answered = TRUE;
+      request->response = g_steal_pointer (&response);
+      request->status = answer->status;
+      if (request->suspended)
+        {
+          request->suspended = FALSE;
+          g_mutex_lock (&request->server->lock);
+          g_hash_table_remove (request->server->pending, request);
+          g_mutex_unlock (&request->server->lock);
+          MHD_resume_connection (request->mhd);
+        }
+    }
+  g_mutex_unlock (&request->lock);
+  if (response != NULL)
+    MHD_destroy_response (response);
+}
+
+/**
+ * kw_http_request_respond_text:
+ * @request: a request
+ * @status: HTTP status
+ * @text: one sentence
+ *
+ * Answers with one line of text. Any thread.
+ */
+void
+kw_http_request_respond_text (KwHttpRequest *request,
+                              guint status,
+                              const char *text)
+{
+  g_autofree char *line = g_strdup_printf ("%s\n", text);
+  gsize n_line = strlen (line);
+  g_autoptr (GBytes) body = g_bytes_new_take (g_steal_pointer (&line), n_line);
+  KwHttpResponse response = { .status = status, .content_type = "text/plain; charset=utf-8", .body = body };
+
+  kw_http_request_respond (request, &response);
+}
+
+/**
+ * kw_http_status_from_error:
+ * @code: a code of %KW_ERROR
+ *
+ * The one table from errors to HTTP status. Any thread.
+ *
+ * Returns: the status
+ */
+guint
+kw_http_status_from_error (KwError code)
+{
+  switch (code)
+    {
+    case KW_ERROR_INVALID_ARGUMENT:
+    case KW_ERROR_AMBIGUOUS:
+      return MHD_HTTP_BAD_REQUEST;
+    case KW_ERROR_NOT_AUTHORIZED:
+      return MHD_HTTP_FORBIDDEN;
+    case KW_ERROR_RATE_LIMITED:
+      return MHD_HTTP_TOO_MANY_REQUESTS;
+    case KW_ERROR_KEY_NOT_FOUND:
+      return MHD_HTTP_NOT_FOUND;
+    case KW_ERROR_KEY_EXISTS:
+    case KW_ERROR_KEY_MISMATCH:
+      return MHD_HTTP_CONFLICT;
+    case KW_ERROR_DECRYPT_FAILED:
+      return MHD_HTTP_UNPROCESSABLE_CONTENT;
+    case KW_ERROR_NOT_SUPPORTED:
+      return MHD_HTTP_NOT_IMPLEMENTED;
+    case KW_ERROR_TOKEN_FULL:
+      return MHD_HTTP_INSUFFICIENT_STORAGE;
+    case KW_ERROR_TIMEOUT:
+      return MHD_HTTP_GATEWAY_TIMEOUT;
+    case KW_ERROR_UNAVAILABLE:
+    case KW_ERROR_BUSY:
+    case KW_ERROR_CANCELLED:
+    case KW_ERROR_TOKEN_NOT_FOUND:
+    case KW_ERROR_TOKEN_GONE:
+    case KW_ERROR_TOKEN_UNINITIALIZED:
+    case KW_ERROR_SESSION_LOST:
+    case KW_ERROR_NOT_LOGGED_IN:
+    case KW_ERROR_PIN_REQUIRED:
+    case KW_ERROR_PIN_INVALID:
+    case KW_ERROR_PIN_REFUSED:
+    case KW_ERROR_PIN_LATCHED:
+    case KW_ERROR_PIN_PROTECTED:
+    case KW_ERROR_PIN_LOCKED:
+      return MHD_HTTP_SERVICE_UNAVAILABLE;
+    case KW_ERROR_FAILED:
+    case KW_ERROR_CONFIG:
+    case KW_ERROR_PERMISSION:
+    case KW_ERROR_DEVICE_FAILED:
+    case KW_ERROR_MODULE_FAILED:
+    default:
+      return MHD_HTTP_INTERNAL_SERVER_ERROR;
+    }
+}
