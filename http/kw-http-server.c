@@ -27,7 +27,7 @@
  * Objects belong to the main context; a request may be answered from any thread.
  */
 
-#define CONNECTION_MEMORY (16 * 1024) /* request line, headers and the response's headers of one connection */
+#define CONNECTION_MEMORY (8 * 1024) /* request line, headers and the response's headers of one connection */
 #define MAX_EVENT_THREADS 2           /* for each listening socket */
 #define MAX_ROUTES 64
 #define SWEEP_INTERVAL_SECONDS 1
@@ -65,7 +65,8 @@ struct _KwHttpRequest
   gsize n_received;
   gpointer data;                     /* owned with destroy */
   GDestroyNotify destroy;
-  gboolean handled; /* event thread: the handler was called */
+  gboolean has_body; /* event thread: the headers announce one */
+  gboolean handled;  /* event thread: the answer is there, or somebody will give it */
 
   GMutex lock;
   struct MHD_Response *response; /* guarded by lock; owned until queued */
@@ -283,24 +284,33 @@ content_type_is_accepted (const KwHttpRoute *route,
   return FALSE;
 }
 
+static void
+read_body_headers (KwHttpRequest *request,
+                   BodyHeaders *out_headers)
+{
+  MHD_get_connection_values (request->mhd, MHD_HEADER_KIND, on_header, out_headers);
+  request->has_body
+    = out_headers->n_encoding > 0 || (out_headers->n_length > 0 && !g_str_equal (out_headers->length, "0"));
+}
+
 /* Checks what the headers say of the body; answers and gives FALSE when it cannot be taken. */
 static gboolean
-check_body_headers (KwHttpRequest *request)
+check_body_headers (KwHttpRequest *request,
+                    const BodyHeaders *headers)
 {
-  BodyHeaders headers = { 0 };
   const KwHttpRoute *route = request->route;
   guint64 length = 0;
 
-  MHD_get_connection_values (request->mhd, MHD_HEADER_KIND, on_header, &headers);
-  if (headers.n_length > 1 || headers.n_encoding > 1 || (headers.n_length > 0 && headers.n_encoding > 0)
-      || (headers.n_length > 0
-          && !g_ascii_string_to_unsigned (headers.length, 10, 0, G_MAXUINT64, &length, NULL)))
+  if (headers->n_length > 1 || headers->n_encoding > 1 || (headers->n_length > 0 && headers->n_encoding > 0)
+      || (headers->n_length > 0 && !g_ascii_string_to_unsigned (headers->length, 10, 0, G_MAXUINT64, &length, NULL)))
     kw_http_request_respond_text (request, MHD_HTTP_BAD_REQUEST, "The length of the body is stated badly, or twice");
-  else if (headers.n_encoding > 0 && !headers.chunked)
+  else if (headers->n_encoding > 0 && !headers->chunked)
     kw_http_request_respond_text (request, MHD_HTTP_NOT_IMPLEMENTED, "Transfer-Encoding: only chunked is known here");
-  else if (headers.coded || !content_type_is_accepted (route, headers.content_type))
+  else if (route == NULL)
+    return TRUE;
+  else if (headers->coded || !content_type_is_accepted (route, headers->content_type))
     kw_http_request_respond_text (request, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "This type of body is not taken here");
-  else if (route->wants_body && headers.n_length == 0 && headers.n_encoding == 0)
+  else if (route->wants_body && headers->n_length == 0 && headers->n_encoding == 0)
     kw_http_request_respond_text (request, MHD_HTTP_LENGTH_REQUIRED, "A body with a stated length is wanted");
   else if (length > route->max_body)
     kw_http_request_respond_text (request, MHD_HTTP_CONTENT_TOO_LARGE, "The body is too large");
@@ -309,7 +319,6 @@ check_body_headers (KwHttpRequest *request)
   return FALSE;
 }
 
-/* libmicrohttpd is told to close where the rest of the request would be taken for the next one. */
 static enum MHD_Result
 queue_answer (KwHttpRequest *request)
 {
@@ -329,17 +338,6 @@ queue_answer (KwHttpRequest *request)
   return result;
 }
 
-static gboolean
-is_answered (KwHttpRequest *request)
-{
-  gboolean answered = FALSE;
-
-  g_mutex_lock (&request->lock);
-  answered = request->answered;
-  g_mutex_unlock (&request->lock);
-  return answered;
-}
-
 static KwHttpRequest *
 request_new (KwHttpServer *self,
              struct MHD_Connection *mhd)
@@ -354,7 +352,22 @@ request_new (KwHttpServer *self,
   return request;
 }
 
-/* The headers are here: is there a route, may it be used, can the body be taken? */
+static void
+refuse_method (KwHttpRequest *request,
+               const char *allowed)
+{
+  KwHttpResponse response = { .status = MHD_HTTP_METHOD_NOT_ALLOWED,
+                              .extra_name = MHD_HTTP_HEADER_ALLOW,
+                              .extra_value = allowed };
+
+  kw_http_request_respond (request, &response);
+}
+
+/*
+ * The headers are here: is there a route, may it be used, can the body be taken? A request that is answered now and has a
+ * body costs its connection: libmicrohttpd reads no more from it. One without a body is answered in the next step, and the
+ * connection is kept.
+ */
 static enum MHD_Result
 begin_request (KwHttpRequest *request,
                const char *url,
@@ -362,27 +375,22 @@ begin_request (KwHttpRequest *request,
 {
   const char *argument = NULL;
   g_autoptr (GString) allowed = g_string_new (NULL);
+  BodyHeaders headers = { 0 };
 
   set_phase (request->connection, PHASE_BODY);
   request->route = find_route (request->server, method, skip_double_slash (url), &argument, allowed);
+  request->argument = g_strdup (argument);
+  read_body_headers (request, &headers);
+  if (!check_body_headers (request, &headers))
+    return queue_answer (request);
   if (request->route == NULL && allowed->len > 0)
-    {
-      KwHttpResponse response = { .status = MHD_HTTP_METHOD_NOT_ALLOWED,
-                                  .extra_name = MHD_HTTP_HEADER_ALLOW,
-                                  .extra_value = allowed->str };
-
-      kw_http_request_respond (request, &response);
-    }
+    refuse_method (request, allowed->str);
   else if (request->route == NULL)
     kw_http_request_respond_text (request, MHD_HTTP_NOT_FOUND, "There is nothing here");
-  else
-    {
-      request->argument = g_strdup (argument);
-      if (check_body_headers (request)
-          && (request->route->check == NULL || request->route->check (request, request->route->user_data)))
-        return MHD_YES;
-    }
-  return queue_answer (request);
+  else if (request->route->check == NULL || request->route->check (request, request->route->user_data))
+    return MHD_YES;
+  request->handled = TRUE;
+  return request->has_body ? queue_answer (request) : MHD_YES;
 }
 
 static enum MHD_Result
@@ -457,8 +465,6 @@ on_request (void *cls,
     return queue_answer (request);
   if (*upload_data_size > 0)
     return take_body (request, upload_data, upload_data_size);
-  if (is_answered (request))
-    return MHD_YES;
   return handle_request (request);
 }
 

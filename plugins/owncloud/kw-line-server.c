@@ -358,54 +358,58 @@ read_input (Peer *peer,
   return TRUE;
 }
 
-/* Goes on with a connection as far as it can without waiting; then gives it back or closes it. */
+static gboolean
+line_is_too_long (Peer *peer,
+                  gboolean whole,
+                  gsize n_line)
+{
+  return whole ? n_line > MAX_LINE : peer->input != NULL && peer->input->len > MAX_LINE;
+}
+
+/*
+ * Handles one event of a connection: at most one line, so that a quick client does not keep a thread to itself. Then the
+ * connection is given back or closed.
+ */
 static void
 serve_peer (Peer *peer)
 {
   gboolean all_written = FALSE;
   gboolean empty = FALSE;
+  gboolean whole = FALSE;
   gsize n_line = 0;
 
-  for (;;)
+  if (!flush_output (peer, &all_written) || (all_written && peer->closing))
     {
-      if (!flush_output (peer, &all_written) || (all_written && peer->closing))
-        {
-          close_peer (peer);
-          return;
-        }
-      if (!all_written)
-        {
-          wait_for (peer, EPOLLOUT);
-          return;
-        }
-      if (find_line (peer, &n_line))
-        {
-          if (n_line > MAX_LINE)
-            {
-              set_output_text (peer, "ERR ", "The line is too long");
-              peer->closing = TRUE;
-            }
-          else if (!handle_line (peer, n_line))
-            return;
-          continue;
-        }
-      if (peer->input != NULL && peer->input->len > MAX_LINE)
-        {
-          set_output_text (peer, "ERR ", "The line is too long");
-          peer->closing = TRUE;
-          continue;
-        }
+      close_peer (peer);
+      return;
+    }
+  if (!all_written)
+    {
+      wait_for (peer, EPOLLOUT);
+      return;
+    }
+  whole = find_line (peer, &n_line);
+  if (!whole)
+    {
       if (!read_input (peer, &empty))
         {
           close_peer (peer);
           return;
         }
-      if (empty)
-        {
-          wait_for (peer, EPOLLIN);
-          return;
-        }
+      whole = find_line (peer, &n_line);
     }
+  if (line_is_too_long (peer, whole, n_line))
+    {
+      set_output_text (peer, "ERR ", "The line is too long");
+      peer->closing = TRUE;
+    }
+  else if (whole && !handle_line (peer, n_line))
+    return;
+  if (!flush_output (peer, &all_written) || (all_written && peer->closing))
+    close_peer (peer);
+  else
+    /* What is left of the input may hold a whole line: a writable connection comes back at once. */
+    wait_for (peer, all_written && (peer->input == NULL || peer->n_scanned == peer->input->len) ? EPOLLIN : EPOLLOUT);
 }
 
 static gboolean

@@ -21,7 +21,7 @@ struct _KwOwncloudDoor
 
   KwOwncloudWeb *web;        /* owned */
   KwLineServer *line;        /* owned, nullable */
-  KwLineTokenSender *sender; /* owned, nullable */
+  GObject *handover;         /* owned, nullable: hands the token over */
   KwPool *pool;              /* owned, nullable: watched until the first device is ready */
 };
 
@@ -40,6 +40,14 @@ stop_watching (KwOwncloudDoor *self)
   if (self->pool != NULL)
     g_signal_handlers_disconnect_by_data (self->pool, self);
   g_clear_object (&self->pool);
+}
+
+static void
+stop_handover (KwOwncloudDoor *self)
+{
+  if (self->handover != NULL)
+    g_object_run_dispose (self->handover);
+  g_clear_object (&self->handover);
 }
 
 /* The first device is ready: now it shows whether the line socket's key is clear. */
@@ -96,8 +104,12 @@ hand_over_token (KwOwncloudDoor *self,
     return FALSE;
   if (config->token_url != NULL)
     {
-      self->sender = kw_line_token_sender_new (token, kw_config_get_jwt (context->config)->secret, config->token_url);
-      kw_line_token_sender_start (self->sender);
+      self->handover = kw_line_token_start_handover (token,
+                                                     kw_config_get_jwt (context->config)->secret,
+                                                     config->token_url,
+                                                     error);
+      if (self->handover == NULL)
+        return FALSE;
     }
   if (config->token_file == NULL && config->token_url == NULL)
     kw_log (G_LOG_LEVEL_WARNING,
@@ -148,8 +160,7 @@ kw_owncloud_door_quiesce (KwDoor *door)
   KwOwncloudDoor *self = KW_OWNCLOUD_DOOR (door);
 
   stop_watching (self);
-  if (self->sender != NULL)
-    kw_line_token_sender_stop (self->sender);
+  stop_handover (self);
   if (self->line != NULL)
     kw_line_server_quiesce (self->line);
 }
@@ -168,8 +179,7 @@ kw_owncloud_door_stop (KwDoor *door)
   KwOwncloudDoor *self = KW_OWNCLOUD_DOOR (door);
 
   stop_watching (self);
-  if (self->sender != NULL)
-    kw_line_token_sender_stop (self->sender);
+  stop_handover (self);
   if (self->line != NULL)
     kw_line_server_stop (self->line);
 }
@@ -190,7 +200,7 @@ kw_owncloud_door_dispose (GObject *object)
 
   stop_watching (self);
   g_clear_object (&self->line);
-  g_clear_object (&self->sender);
+  stop_handover (self);
   g_clear_pointer (&self->web, kw_owncloud_web_free);
   G_OBJECT_CLASS (kw_owncloud_door_parent_class)->dispose (object);
 }
