@@ -1017,6 +1017,33 @@ kw_config_check_server (KwConfig *self,
 }
 
 /**
+ * kw_config_cap_connections:
+ * @self: the configuration
+ * @n_connections: how many connections the process can hold at once
+ *
+ * Lowers `max_connections` of [server] and [line], in proportion, until both together fit. Before anybody else holds @self.
+ *
+ * Returns: %TRUE when they had to be lowered
+ */
+gboolean
+kw_config_cap_connections (KwConfig *self,
+                           guint n_connections)
+{
+  guint64 http = 0;
+  guint64 line = 0;
+
+  g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
+
+  http = self->server.max_connections;
+  line = self->line.enabled ? self->line.max_connections : 0;
+  if (http + line <= n_connections)
+    return FALSE;
+  self->server.max_connections = (guint) MAX (n_connections * http / (http + line), 1);
+  self->line.max_connections = (guint) MAX (n_connections * line / (http + line), 1);
+  return TRUE;
+}
+
+/**
  * kw_config_set_module:
  * @self: the configuration
  * @module: path of a PKCS#11 module

@@ -108,6 +108,8 @@ GStrv kw_config_dup_secret_files (KwConfig *self);
 
 gboolean kw_config_check_server (KwConfig *self, GError **error);
 
+gboolean kw_config_cap_connections (KwConfig *self, guint n_connections);
+
 void kw_config_set_module (KwConfig *self, const char *module);
 
 const KwLogConfig *kw_config_get_log (KwConfig *self);

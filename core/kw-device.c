@@ -110,7 +110,7 @@ renew_login (KwDevice *self,
              guint generation,
              GError **error)
 {
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&self->login_lock);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->login_lock);
   KwPinState state = { 0 };
 
   if ((guint) g_atomic_int_get (&self->login_generation) != generation)
@@ -142,7 +142,7 @@ inspect (gpointer user_data)
 
   if (inspection->login)
     {
-      g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&self->login_lock);
+      g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->login_lock);
 
       if (!login (self, &inspection->error))
         return;

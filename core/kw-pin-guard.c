@@ -289,6 +289,16 @@ login_locked (KwPinGuard *self,
     return FALSE;
   if (!state.login_required)
     return TRUE;
+  if (!state.initialized)
+    {
+      g_set_error (error,
+                   KW_ERROR,
+                   KW_ERROR_TOKEN_UNINITIALIZED,
+                   "Token %s (%s) has no user PIN yet; set one with: pkcs11-tool --init-pin --login --login-type so",
+                   kw_token_get_info (token)->label,
+                   kw_token_get_info (token)->serial);
+      return FALSE;
+    }
   if (state.protected_path && pin == NULL)
     return kw_token_login (token, NULL, error);
   if (!kw_state_file_update (self->state_directory, KW_STATE_FILE_PINS, before_login, &step, error))

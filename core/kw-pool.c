@@ -732,7 +732,7 @@ static void
 remove_device (KwPool *self,
                KwDevice *device)
 {
-  g_autoptr (KwDevice) keep_alive = g_object_ref (device);
+  g_autoptr (KwDevice) keep_alive G_GNUC_UNUSED = g_object_ref (device);
 
   g_signal_handlers_disconnect_by_data (device, self);
   g_hash_table_remove (self->owners, device);

@@ -119,21 +119,23 @@ on_pool_changed (KwPool *pool,
   kw_sd_notify (NULL, status);
 }
 
-/* Every connection is a descriptor: take what the system allows, and say when it is less than the configuration wants. */
+/* Every connection is a descriptor: take what the system allows, and allow no more connections than that. */
 static void
 raise_descriptor_limit (KwDaemon *self)
 {
-  const KwServerConfig *server = kw_config_get_server (self->config);
-  const KwLineConfig *line = kw_config_get_line (self->config);
-  guint64 wanted = SPARE_DESCRIPTORS + server->max_connections + (line->enabled ? line->max_connections : 0);
   struct rlimit limit;
 
   if (getrlimit (RLIMIT_NOFILE, &limit) != 0)
     return;
-  limit.rlim_cur = limit.rlim_max;
-  if (setrlimit (RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+  if (limit.rlim_cur < limit.rlim_max)
+    {
+      limit.rlim_cur = limit.rlim_max;
+      (void) setrlimit (RLIMIT_NOFILE, &limit);
+      (void) getrlimit (RLIMIT_NOFILE, &limit);
+    }
+  if (kw_config_cap_connections (self->config, (guint) MIN (limit.rlim_cur - MIN (limit.rlim_cur, SPARE_DESCRIPTORS), G_MAXUINT)))
     kw_log (G_LOG_LEVEL_WARNING,
-            "Fewer descriptors than connections are allowed; raise LimitNOFILE=, or lower max_connections",
+            "Fewer descriptors are allowed than connections; raise LimitNOFILE=, or lower max_connections",
             NULL,
             NULL);
 }

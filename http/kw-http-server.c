@@ -177,6 +177,21 @@ on_connection (void *cls,
   g_free (connection);
 }
 
+/* libmicrohttpd counts for each listening socket; the cap is on all of them together. */
+static enum MHD_Result
+accept_connection (void *cls,
+                   const struct sockaddr *address G_GNUC_UNUSED,
+                   socklen_t n_address G_GNUC_UNUSED)
+{
+  KwHttpServer *self = cls;
+  gboolean room = FALSE;
+
+  g_mutex_lock (&self->lock);
+  room = g_hash_table_size (self->connections) < self->config->max_connections;
+  g_mutex_unlock (&self->lock);
+  return room ? MHD_YES : MHD_NO;
+}
+
 static Connection *
 connection_of (struct MHD_Connection *mhd)
 {
@@ -640,8 +655,8 @@ start_daemon (KwHttpServer *self,
     }
   return MHD_start_daemon (flags,
                            0,
-                           NULL,
-                           NULL,
+                           accept_connection,
+                           self,
                            on_request,
                            self,
                            MHD_OPTION_EXTERNAL_LOGGER,

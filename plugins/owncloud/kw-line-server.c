@@ -37,14 +37,6 @@
 #define SURPLUS_THREAD_WAIT_MSEC 5000
 #define ACCEPTS_AT_ONCE 16
 
-/* How far a submitted line is: whoever comes second, the submitting thread or the callback, goes on. */
-enum
-{
-  ANSWER_NONE,
-  ANSWER_LATER,
-  ANSWER_HERE,
-};
-
 typedef struct
 {
   KwLineServer *server; /* borrowed: it outlives its connections */
@@ -52,7 +44,8 @@ typedef struct
   gboolean listening;   /* not a connection but a listening socket */
   gboolean greeted;     /* the token was right */
   gboolean closing;     /* closed once the output is out */
-  gint answer;          /* atomic */
+  GThread *owner;       /* the thread that submitted the line which is being decrypted; compared only */
+  gboolean *here;       /* on that thread's stack: the answer came while it was still submitting */
   gint64 since;         /* monotonic: when it connected */
   KwCaller *caller;     /* owned */
   GByteArray *input;    /* owned; NULL while nothing is waiting */
@@ -201,7 +194,11 @@ set_answer (Peer *peer,
     set_output_plaintext (peer, kw_job_get_plaintext (job));
 }
 
-/* Any thread; perhaps while kw_service_submit() is still on the stack of the thread that owns the connection. */
+/*
+ * On the thread that submitted the line: it goes on with the connection when kw_service_submit() returns. On any other: that
+ * thread has let go of the connection, or is kept by a token and will not come back to it; the answer goes out from here, and
+ * what follows is for the event threads.
+ */
 static void
 on_decrypted (KwJob *job,
               gpointer user_data)
@@ -211,10 +208,9 @@ on_decrypted (KwJob *job,
 
   g_atomic_int_add (&peer->server->n_pending, -1);
   set_answer (peer, job);
-  if (g_atomic_int_compare_and_exchange (&peer->answer, ANSWER_NONE, ANSWER_HERE))
-    return;
-  /* The owner has left: the answer goes out from here, what follows is for the event threads. */
-  if (!flush_output (peer, &all_written) || (all_written && peer->closing))
+  if (g_thread_self () == peer->owner)
+    *peer->here = TRUE;
+  else if (!flush_output (peer, &all_written) || (all_written && peer->closing))
     close_peer (peer);
   else
     wait_for (peer, all_written && peer->input == NULL ? EPOLLIN : EPOLLOUT);
@@ -255,6 +251,7 @@ submit_line (Peer *peer,
   g_autoptr (GError) error = NULL;
   g_autoptr (GBytes) key_id = NULL;
   g_autoptr (GBytes) ciphertext = NULL;
+  gboolean here = FALSE;
   KwJob *job = NULL;
 
   if (!decode_base64 (line, n_line, &ciphertext))
@@ -271,10 +268,11 @@ submit_line (Peer *peer,
   job = kw_job_new_rsa_decrypt (peer->caller, key_id, KW_RSA_PADDING_PKCS1, ciphertext);
   kw_job_set_may_run_here (job, TRUE);
   kw_job_set_callback (job, on_decrypted, peer);
-  g_atomic_int_set (&peer->answer, ANSWER_NONE);
+  peer->owner = g_thread_self ();
+  peer->here = &here;
   g_atomic_int_inc (&self->n_pending);
   kw_service_submit (self->service, job);
-  return !g_atomic_int_compare_and_exchange (&peer->answer, ANSWER_NONE, ANSWER_LATER);
+  return here;
 }
 
 static void

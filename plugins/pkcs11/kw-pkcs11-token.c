@@ -15,7 +15,7 @@
  * A token in a slot of a PKCS#11 module, during one generation of the module.
  *
  * Every call borrows a session and looks the key's handle up in a cache. A session that is dead and
- * a handle that is unknown are replaced, and the call is repeated once if it has no lasting effect.
+ * a handle that is unknown are replaced, and the call is repeated if it has no lasting effect.
  * A key that was there and cannot be found any more means that somebody changed the token under us:
  * only a module that is started anew tells the truth then, so that is TOKEN_GONE.
  *
@@ -53,6 +53,9 @@ G_DEFINE_FINAL_TYPE_WITH_CODE (KwPkcs11Token,
                                G_TYPE_OBJECT,
                                G_IMPLEMENT_INTERFACE (KW_TYPE_TOKEN, kw_pkcs11_token_iface_init))
 
+/* Once more for a dead session, and once more for a handle that died with it. */
+#define MAX_ATTEMPTS 3
+
 typedef gboolean (*TokenCall) (KwPkcs11Token *self,
                                KwPkcs11Session *session,
                                gpointer data,
@@ -84,16 +87,19 @@ call_once (KwPkcs11Token *self, TokenCall call, gpointer data, GError **error)
 static gboolean
 call_repeatable (KwPkcs11Token *self, TokenCall call, gpointer data, GError **error)
 {
-  g_autoptr (GError) local_error = NULL;
-
-  if (call_once (self, call, data, &local_error))
-    return TRUE;
-  if (!g_error_matches (local_error, KW_ERROR, KW_ERROR_SESSION_LOST))
+  for (guint i = 1; i < MAX_ATTEMPTS; i++)
     {
-      g_propagate_error (error, g_steal_pointer (&local_error));
-      return FALSE;
+      g_autoptr (GError) local_error = NULL;
+
+      if (call_once (self, call, data, &local_error))
+        return TRUE;
+      if (!g_error_matches (local_error, KW_ERROR, KW_ERROR_SESSION_LOST))
+        {
+          g_propagate_error (error, g_steal_pointer (&local_error));
+          return FALSE;
+        }
+      g_debug ("Once more, after %s", local_error->message);
     }
-  g_debug ("Once more, after %s", local_error->message);
   return call_once (self, call, data, error);
 }
 
@@ -276,7 +282,7 @@ call_decrypt (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GErr
       call->plaintext
           = kw_pkcs11_decrypt_raw (session, object, call->padding, call->ciphertext, &local_error);
       /* A token may list the mechanism and yet not have it for this key. */
-      if (!g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_SUPPORTED))
+      if (session->broken || !g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_SUPPORTED))
         {
           if (local_error != NULL)
             g_propagate_error (error, g_steal_pointer (&local_error));

@@ -35,6 +35,9 @@ struct _KwDaemonRig
   char *pin;           /* owned */
   char *extra_config;  /* owned */
   char *log_level;     /* owned */
+  char *whole_config;  /* owned, nullable */
+  char *pkcs11_config; /* owned */
+  char **wrapper;      /* owned, nullable */
   guint16 port;
   GSubprocessLauncher *launcher; /* owned */
   GSubprocess *process;          /* owned, nullable */
@@ -45,8 +48,14 @@ struct _KwDaemonRig
 #define START_TRIES 5
 #define MAX_HEAD 65536
 
-static guint16
-find_free_port (void)
+/**
+ * kw_test_listen_tcp:
+ * @out_port: (out): the port
+ *
+ * Returns: a socket that listens on a free port of the loopback
+ */
+int
+kw_test_listen_tcp (guint16 *out_port)
 {
   struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
   socklen_t size = sizeof address;
@@ -55,8 +64,43 @@ find_free_port (void)
   g_assert_cmpint (fd, >=, 0);
   g_assert_cmpint (bind (fd, (struct sockaddr *) &address, sizeof address), ==, 0);
   g_assert_cmpint (getsockname (fd, (struct sockaddr *) &address, &size), ==, 0);
-  close (fd);
-  return ntohs (address.sin_port);
+  g_assert_cmpint (listen (fd, SOMAXCONN), ==, 0);
+  *out_port = ntohs (address.sin_port);
+  return fd;
+}
+
+/**
+ * kw_test_find_free_port:
+ *
+ * Returns: a port that nobody listened on just now
+ */
+guint16
+kw_test_find_free_port (void)
+{
+  guint16 port = 0;
+
+  close (kw_test_listen_tcp (&port));
+  return port;
+}
+
+/**
+ * kw_test_connect_tcp:
+ * @port: a port
+ *
+ * Returns: a blocking socket connected to that port of the loopback
+ */
+int
+kw_test_connect_tcp (guint16 port)
+{
+  struct sockaddr_in address
+    = { .sin_family = AF_INET, .sin_port = htons (port), .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
+  int fd = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int one = 1;
+
+  g_assert_cmpint (fd, >=, 0);
+  g_assert_cmpint (connect (fd, (struct sockaddr *) &address, sizeof address), ==, 0);
+  setsockopt (fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  return fd;
 }
 
 static void
@@ -65,9 +109,19 @@ write_config (KwDaemonRig *self)
   g_autoptr (GError) error = NULL;
   g_autofree char *text = NULL;
 
+  if (self->whole_config != NULL)
+    {
+      g_auto (GStrv) around_port = g_strsplit (self->whole_config, "@PORT@", -1);
+      g_autofree char *port = g_strdup_printf ("%u", self->port);
+      g_autofree char *whole = g_strjoinv (port, around_port);
+
+      g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_NONE, 0600, &error);
+      g_assert_no_error (error);
+      return;
+    }
   text = g_strdup_printf ("[logger]\nlevel = \"%s\"\npath = \"%s\"\n"
                           "[jwt]\nsecret = \"%s\"\n"
-                          "[pkcs11]\nmodule = \"%s\"\npin = \"%s\"\ntoken_label = \"%s\"\n"
+                          "[pkcs11]\nmodule = \"%s\"\npin = \"%s\"\ntoken_label = \"%s\"\n%s"
                           "[state]\ndirectory = \"%s/state\"\n"
                           "%s\n",
                           self->log_level,
@@ -76,6 +130,7 @@ write_config (KwDaemonRig *self)
                           self->module,
                           self->pin,
                           KW_TEST_TOKEN_LABEL,
+                          self->pkcs11_config,
                           self->directory,
                           self->extra_config);
   /* Tables may stand once only, so what a test adds to them is put in by these two marks. */
@@ -92,6 +147,21 @@ write_config (KwDaemonRig *self)
 
     g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_NONE, 0600, &error);
   }
+  g_assert_no_error (error);
+}
+
+static void
+spawn (KwDaemonRig *self)
+{
+  g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
+  g_autoptr (GError) error = NULL;
+  g_auto (GStrv) argv = NULL;
+
+  if (self->wrapper != NULL)
+    g_strv_builder_addv (builder, (const char **) self->wrapper);
+  g_strv_builder_add_many (builder, KW_TEST_KEYWARDD, "--config", self->config_path, NULL);
+  argv = g_strv_builder_end (builder);
+  self->process = g_subprocess_launcher_spawnv (self->launcher, (const char *const *) argv, &error);
   g_assert_no_error (error);
 }
 
@@ -123,6 +193,7 @@ kw_daemon_rig_new (const char *module,
   self->module = g_strdup (module != NULL ? module : kw_soft_hsm_find_module ());
   self->pin = g_strdup (KW_TEST_PIN);
   self->log_level = g_strdup ("debug");
+  self->pkcs11_config = g_strdup ("");
   self->extra_config = g_strdup (extra_config != NULL ? extra_config : "");
   self->launcher = g_subprocess_launcher_new (G_SUBPROCESS_FLAGS_NONE);
   g_subprocess_launcher_setenv (self->launcher, "SOFTHSM2_CONF", kw_soft_hsm_get_conf (self->soft_hsm), TRUE);
@@ -153,6 +224,9 @@ kw_daemon_rig_free (KwDaemonRig *self)
   g_free (self->pin);
   g_free (self->extra_config);
   g_free (self->log_level);
+  g_free (self->whole_config);
+  g_free (self->pkcs11_config);
+  g_strfreev (self->wrapper);
   g_free (self);
 }
 
@@ -170,6 +244,66 @@ kw_daemon_rig_set_environment (KwDaemonRig *self,
                                const char *value)
 {
   g_subprocess_launcher_setenv (self->launcher, name, value, TRUE);
+}
+
+/**
+ * kw_daemon_rig_set_extra_config:
+ * @self: a rig
+ * @text: as for kw_daemon_rig_new()
+ *
+ * Changes what is added to the configuration from the next launch on.
+ */
+void
+kw_daemon_rig_set_extra_config (KwDaemonRig *self,
+                                const char *text)
+{
+  g_free (self->extra_config);
+  self->extra_config = g_strdup (text);
+}
+
+/**
+ * kw_daemon_rig_set_pkcs11_config:
+ * @self: a rig
+ * @text: lines for table [pkcs11]
+ *
+ * Adds to table [pkcs11] from the next launch on.
+ */
+void
+kw_daemon_rig_set_pkcs11_config (KwDaemonRig *self,
+                                 const char *text)
+{
+  g_free (self->pkcs11_config);
+  self->pkcs11_config = g_strdup (text);
+}
+
+/**
+ * kw_daemon_rig_set_wrapper:
+ * @self: a rig
+ * @command: (array zero-terminated=1): a program that runs the daemon in its own place, with its arguments
+ *
+ * Launches the daemon by another program from now on.
+ */
+void
+kw_daemon_rig_set_wrapper (KwDaemonRig *self,
+                           const char *const *command)
+{
+  g_strfreev (self->wrapper);
+  self->wrapper = g_strdupv ((char **) command);
+}
+
+/**
+ * kw_daemon_rig_set_config:
+ * @self: a rig
+ * @text: a whole configuration; "@PORT@" stands for the port
+ *
+ * Uses a configuration of the test's own from the next launch on. It should log to "log" in the rig's directory.
+ */
+void
+kw_daemon_rig_set_config (KwDaemonRig *self,
+                          const char *text)
+{
+  g_free (self->whole_config);
+  self->whole_config = g_strdup (text);
 }
 
 /**
@@ -213,16 +347,13 @@ kw_daemon_rig_launch (KwDaemonRig *self)
 {
   for (guint i = 0; i < START_TRIES; i++)
     {
-      g_autoptr (GError) error = NULL;
       g_autofree char *log = NULL;
       gint64 deadline = g_get_monotonic_time () + WAIT_SECONDS * G_TIME_SPAN_SECOND;
 
-      self->port = find_free_port ();
+      self->port = kw_test_find_free_port ();
       write_config (self);
       g_unlink (self->log_path);
-      self->process
-        = g_subprocess_launcher_spawn (self->launcher, &error, KW_TEST_KEYWARDD, "--config", self->config_path, NULL);
-      g_assert_no_error (error);
+      spawn (self);
       do
         {
           g_usleep (POLL_USEC);
@@ -460,15 +591,7 @@ kw_daemon_rig_dup_line_token (KwDaemonRig *self)
 int
 kw_daemon_rig_connect_http (KwDaemonRig *self)
 {
-  struct sockaddr_in address
-    = { .sin_family = AF_INET, .sin_port = htons (self->port), .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
-  int fd = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  int one = 1;
-
-  g_assert_cmpint (fd, >=, 0);
-  g_assert_cmpint (connect (fd, (struct sockaddr *) &address, sizeof address), ==, 0);
-  setsockopt (fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  return fd;
+  return kw_test_connect_tcp (self->port);
 }
 
 /**
@@ -861,7 +984,6 @@ kw_daemon_rig_time_first_answer (KwDaemonRig *self,
                                  const char *jwt,
                                  GBytes *ciphertext)
 {
-  g_autoptr (GError) error = NULL;
   g_autoptr (KwTestResponse) response = NULL;
   g_autofree char *path = g_strdup_printf ("/decrypt/%s", uuid);
   struct sockaddr_in address
@@ -869,9 +991,7 @@ kw_daemon_rig_time_first_answer (KwDaemonRig *self,
   gint64 start = g_get_monotonic_time ();
   int result = -1;
 
-  self->process
-    = g_subprocess_launcher_spawn (self->launcher, &error, KW_TEST_KEYWARDD, "--config", self->config_path, NULL);
-  g_assert_no_error (error);
+  spawn (self);
   while (result != 0)
     {
       int fd = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

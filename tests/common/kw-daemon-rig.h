@@ -18,6 +18,14 @@ void kw_daemon_rig_free (KwDaemonRig *self);
 
 void kw_daemon_rig_set_environment (KwDaemonRig *self, const char *name, const char *value);
 
+void kw_daemon_rig_set_wrapper (KwDaemonRig *self, const char *const *command);
+
+void kw_daemon_rig_set_config (KwDaemonRig *self, const char *text);
+
+void kw_daemon_rig_set_extra_config (KwDaemonRig *self, const char *text);
+
+void kw_daemon_rig_set_pkcs11_config (KwDaemonRig *self, const char *text);
+
 void kw_daemon_rig_set_pin (KwDaemonRig *self, const char *pin);
 
 void kw_daemon_rig_set_log_level (KwDaemonRig *self, const char *level);
@@ -53,6 +61,12 @@ char *kw_daemon_rig_dup_line_token (KwDaemonRig *self);
 int kw_daemon_rig_connect_http (KwDaemonRig *self);
 
 int kw_daemon_rig_connect_line (KwDaemonRig *self);
+
+guint16 kw_test_find_free_port (void);
+
+int kw_test_connect_tcp (guint16 port);
+
+int kw_test_listen_tcp (guint16 *out_port);
 
 char *kw_test_make_jwt (const char *secret, const char *header, const char *claims);
 

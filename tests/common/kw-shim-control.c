@@ -126,10 +126,7 @@ kw_shim_set_fault (KwShim *self,
  * Makes a function fail without doing anything.
  */
 void
-kw_shim_fail (KwShim *self,
-              KwShimFunction function,
-              gulong rv,
-              gint times)
+kw_shim_fail (KwShim *self, KwShimFunction function, gulong rv, gint times)
 {
   kw_shim_set_fault (self, function, KW_SHIM_FAULT_FAIL, rv, 0, times);
 }
@@ -142,8 +139,7 @@ kw_shim_fail (KwShim *self,
  * Makes a function hang until kw_shim_clear().
  */
 void
-kw_shim_hang (KwShim *self,
-              KwShimFunction function)
+kw_shim_hang (KwShim *self, KwShimFunction function)
 {
   kw_shim_set_fault (self, function, KW_SHIM_FAULT_HANG, 0, 0, KW_SHIM_ALWAYS);
 }
@@ -156,8 +152,7 @@ kw_shim_hang (KwShim *self,
  * Makes a function behave; calls that hang go on.
  */
 void
-kw_shim_clear (KwShim *self,
-               KwShimFunction function)
+kw_shim_clear (KwShim *self, KwShimFunction function)
 {
   g_atomic_int_set (&self->state->rows[function].fault, KW_SHIM_FAULT_NONE);
 }
@@ -186,8 +181,7 @@ kw_shim_clear_all (KwShim *self)
  * Makes C_Initialize refuse an application with several threads.
  */
 void
-kw_shim_set_cant_lock (KwShim *self,
-                       gboolean cant_lock)
+kw_shim_set_cant_lock (KwShim *self, gboolean cant_lock)
 {
   g_atomic_int_set (&self->state->cant_lock, cant_lock);
 }
@@ -201,9 +195,7 @@ kw_shim_set_cant_lock (KwShim *self,
  * Changes the flags that C_GetTokenInfo tells, for example CKF_USER_PIN_FINAL_TRY.
  */
 void
-kw_shim_set_token_flags (KwShim *self,
-                         gulong set_flags,
-                         gulong clear_flags)
+kw_shim_set_token_flags (KwShim *self, gulong set_flags, gulong clear_flags)
 {
   g_atomic_int_set (&self->state->set_flags, (guint) set_flags);
   g_atomic_int_set (&self->state->clear_flags, (guint) clear_flags);
@@ -217,8 +209,7 @@ kw_shim_set_token_flags (KwShim *self,
  * Makes a token tell that it allows few sessions, and refuse more.
  */
 void
-kw_shim_set_max_sessions (KwShim *self,
-                          gint max_sessions)
+kw_shim_set_max_sessions (KwShim *self, gint max_sessions)
 {
   g_atomic_int_set (&self->state->max_session_count, max_sessions);
 }
@@ -231,8 +222,7 @@ kw_shim_set_max_sessions (KwShim *self,
  * Returns: how often it was called
  */
 guint
-kw_shim_get_calls (KwShim *self,
-                   KwShimFunction function)
+kw_shim_get_calls (KwShim *self, KwShimFunction function)
 {
   return (guint) g_atomic_int_get (&self->state->rows[function].calls);
 }

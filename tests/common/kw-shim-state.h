@@ -16,6 +16,7 @@ G_BEGIN_DECLS
 #define KW_SHIM_FUNCTIONS(F)                                                                       \
   F (C_Initialize)                                                                                 \
   F (C_Finalize)                                                                                   \
+  F (C_GetFunctionList)                                                                            \
   F (C_GetInfo)                                                                                    \
   F (C_GetSlotList)                                                                                \
   F (C_GetSlotInfo)                                                                                \
@@ -61,7 +62,8 @@ typedef enum
  * @KW_SHIM_FAULT_FAIL_AFTER: do it, then return the value
  * @KW_SHIM_FAULT_HANG: do not begin until the fault is cleared
  * @KW_SHIM_FAULT_SHORT: do it, then tell of half the length or count
- * @KW_SHIM_FAULT_NOTHING: do it, then tell of length or count zero
+ * @KW_SHIM_FAULT_NOTHING: do it, then tell of length or count zero, of an empty slot, of an invalid
+ *   session, of no function list
  * @KW_SHIM_FAULT_HUGE: do it, then tell of more than the buffer holds
  * @KW_SHIM_FAULT_UNAVAILABLE: do it, then tell CK_UNAVAILABLE_INFORMATION as the length
  * @KW_SHIM_FAULT_GROW: each time ask for a buffer one byte larger than the one given

@@ -20,6 +20,9 @@
  * - When another process deletes the token, its slot stays: C_GetTokenInfo answers
  *   CKR_GENERAL_ERROR, while C_GetSessionInfo, C_OpenSession and C_GenerateRandom go on as before.
  *   Handles of its keys answer CKR_OBJECT_HANDLE_INVALID, searches find nothing.
+ *   softhsm2-util fails to delete the directory, though the token is gone, when a process that looks
+ *   at the token at that moment makes its lock file again.
+ * - A token is made in two steps; other processes see it for a moment without a PIN.
  * - When another process initialises the token anew, sessions still look logged in. Handles answer
  *   CKR_OBJECT_HANDLE_INVALID, searches find nothing. A key made by such a session is encrypted
  *   under what the old token held and cannot be read after the next C_Initialize.
@@ -41,22 +44,49 @@ static const char *const module_paths[] = {
   "/usr/local/lib/softhsm/libsofthsm2.so",
 };
 
-static char *
-run_util (const char *const *arguments)
+static gboolean
+try_util (const char *const *arguments, char **out_output)
 {
   g_autoptr (GError) error = NULL;
   g_autoptr (GSubprocess) process = NULL;
-  g_autofree char *output = NULL;
 
-  process = g_subprocess_newv (
-      arguments, G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_MERGE, &error);
+  process = g_subprocess_newv (arguments,
+                               G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_MERGE,
+                               &error);
   g_assert_no_error (error);
-  g_subprocess_communicate_utf8 (process, NULL, NULL, &output, NULL, &error);
+  g_subprocess_communicate_utf8 (process, NULL, NULL, out_output, NULL, &error);
   g_assert_no_error (error);
-  if (!g_subprocess_get_successful (process))
+  return g_subprocess_get_successful (process);
+}
+
+static char *
+run_util (const char *const *arguments)
+{
+  g_autofree char *output = NULL;
+  gboolean ok = try_util (arguments, &output);
+
+  if (!ok)
     g_test_message ("softhsm2-util: %s", output);
-  g_assert_true (g_subprocess_get_successful (process));
+  g_assert_true (ok);
   return g_steal_pointer (&output);
+}
+
+static void
+run_delete (const char *const *arguments)
+{
+  static const char half_done[] = "Could not delete the directory: ";
+  g_autofree char *output = NULL;
+  char *path = NULL;
+
+  if (try_util (arguments, &output))
+    return;
+  path = strstr (output, half_done);
+  if (path == NULL)
+    g_test_message ("softhsm2-util: %s", output);
+  g_assert_nonnull (path);
+  path += strlen (half_done);
+  path[strcspn (path, "\n")] = '\0';
+  kw_soft_hsm_remove_tree (path);
 }
 
 /**
@@ -214,12 +244,26 @@ kw_soft_hsm_add_token (KwSoftHsm *self G_GNUC_UNUSED,
  * Deletes a token, from a process of its own.
  */
 void
-kw_soft_hsm_delete_token (KwSoftHsm *self G_GNUC_UNUSED,
-                          const char *label)
+kw_soft_hsm_delete_token (KwSoftHsm *self G_GNUC_UNUSED, const char *label)
 {
   const char *const arguments[] = { "softhsm2-util", "--delete-token", "--token", label, NULL };
 
-  g_free (run_util (arguments));
+  run_delete (arguments);
+}
+
+/**
+ * kw_soft_hsm_delete_serial:
+ * @self: the place
+ * @serial: serial number of the token
+ *
+ * Deletes one of several tokens with the same label, from a process of its own.
+ */
+void
+kw_soft_hsm_delete_serial (KwSoftHsm *self G_GNUC_UNUSED, const char *serial)
+{
+  const char *const arguments[] = { "softhsm2-util", "--delete-token", "--serial", serial, NULL };
+
+  run_delete (arguments);
 }
 
 /**
@@ -239,16 +283,15 @@ kw_soft_hsm_reinit_token (KwSoftHsm *self G_GNUC_UNUSED,
                           const char *so_pin,
                           const char *pin)
 {
-  const char *const arguments[] = { "softhsm2-util", "--init-token", "--token", label,
-                                    "--label",       new_label,      "--so-pin", so_pin,
-                                    "--pin",         pin,            NULL };
+  const char *const arguments[]
+      = { "softhsm2-util", "--init-token", "--token", label, "--label", new_label,
+          "--so-pin",      so_pin,         "--pin",   pin,   NULL };
 
   g_free (run_util (arguments));
 }
 
 static char *
-field_of_line (const char *line,
-               const char *name)
+field_of_line (const char *line, const char *name)
 {
   g_autofree char *text = g_strstrip (g_strdup (line));
 
@@ -289,8 +332,7 @@ kw_soft_hsm_list_labels (KwSoftHsm *self G_GNUC_UNUSED)
  * Returns: (transfer full) (nullable): the token's serial number
  */
 char *
-kw_soft_hsm_dup_serial (KwSoftHsm *self G_GNUC_UNUSED,
-                        const char *label)
+kw_soft_hsm_dup_serial (KwSoftHsm *self G_GNUC_UNUSED, const char *label)
 {
   const char *const arguments[] = { "softhsm2-util", "--show-slots", NULL };
   g_autofree char *output = run_util (arguments);

@@ -27,6 +27,8 @@ kw_soft_hsm_add_token (KwSoftHsm *self, const char *label, const char *so_pin, c
 
 void kw_soft_hsm_delete_token (KwSoftHsm *self, const char *label);
 
+void kw_soft_hsm_delete_serial (KwSoftHsm *self, const char *serial);
+
 void kw_soft_hsm_reinit_token (KwSoftHsm *self,
                                const char *label,
                                const char *new_label,

@@ -76,8 +76,7 @@ take_one (gint *counter)
 }
 
 static void
-hang (KwShimState *state,
-      KwShimRow *row)
+hang (KwShimState *state, KwShimRow *row)
 {
   g_atomic_int_inc (&state->hanging);
   while (g_atomic_int_get (&row->fault) == KW_SHIM_FAULT_HANG)
@@ -112,18 +111,14 @@ begin (KwShimFunction function)
 }
 
 static CK_RV
-end (Plan plan,
-     CK_RV rv)
+end (Plan plan, CK_RV rv)
 {
   return plan.fault == KW_SHIM_FAULT_FAIL_AFTER ? plan.rv : rv;
 }
 
 /* Spoils a length or count that a call told, when one with room for n_room did so. */
 static CK_RV
-end_with_length (Plan plan,
-                 CK_RV rv,
-                 CK_ULONG n_room,
-                 CK_ULONG *length)
+end_with_length (Plan plan, CK_RV rv, CK_ULONG n_room, CK_ULONG *length)
 {
   if (rv != CKR_OK)
     return end (plan, rv);
@@ -179,15 +174,11 @@ end_with_length (Plan plan,
 
 SHIM_SIMPLE (C_GetInfo, (CK_INFO * info), (info))
 
-SHIM_SIMPLE (C_GetSlotInfo, (CK_SLOT_ID slot, CK_SLOT_INFO *info), (slot, info))
-
 SHIM_SIMPLE (C_GetMechanismInfo,
              (CK_SLOT_ID slot, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO *info),
              (slot, type, info))
 
-SHIM_SIMPLE (C_GetSessionInfo,
-             (CK_SESSION_HANDLE session, CK_SESSION_INFO *info),
-             (session, info))
+SHIM_SIMPLE (C_GetSessionInfo, (CK_SESSION_HANDLE session, CK_SESSION_INFO *info), (session, info))
 
 SHIM_SIMPLE (C_Login,
              (CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG n_pin),
@@ -318,8 +309,7 @@ shim_C_GetAttributeValue (CK_SESSION_HANDLE session,
 }
 
 static CK_RV
-shim_C_GetTokenInfo (CK_SLOT_ID slot,
-                     CK_TOKEN_INFO *info)
+shim_C_GetTokenInfo (CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 {
   Plan plan = begin (KW_SHIM_C_GetTokenInfo);
   CK_RV rv = CKR_OK;
@@ -336,6 +326,20 @@ shim_C_GetTokenInfo (CK_SLOT_ID slot,
       if (max_session_count > 0)
         info->ulMaxSessionCount = (CK_ULONG) max_session_count;
     }
+  return end (plan, rv);
+}
+
+static CK_RV
+shim_C_GetSlotInfo (CK_SLOT_ID slot, CK_SLOT_INFO *info)
+{
+  Plan plan = begin (KW_SHIM_C_GetSlotInfo);
+  CK_RV rv = CKR_OK;
+
+  if (plan.fault == KW_SHIM_FAULT_FAIL)
+    return plan.rv;
+  rv = real_functions->C_GetSlotInfo (slot, info);
+  if (rv == CKR_OK && plan.fault == KW_SHIM_FAULT_NOTHING)
+    info->flags &= ~(CK_FLAGS) CKF_TOKEN_PRESENT;
   return end (plan, rv);
 }
 
@@ -370,6 +374,11 @@ shim_C_OpenSession (CK_SLOT_ID slot,
     return plan.rv;
   if (has_too_many_sessions ())
     return CKR_SESSION_COUNT;
+  if (plan.fault == KW_SHIM_FAULT_NOTHING)
+    {
+      *session = CK_INVALID_HANDLE;
+      return CKR_OK;
+    }
   rv = real_functions->C_OpenSession (slot, flags, application, notify, session);
   if (rv == CKR_OK)
     count_sessions (1);
@@ -457,6 +466,25 @@ load_real_module (void)
          && real_functions != NULL;
 }
 
+static CK_RV
+shim_C_GetFunctionList (CK_FUNCTION_LIST **function_list)
+{
+  Plan plan = { KW_SHIM_FAULT_NONE, CKR_OK };
+
+  if (real_functions == NULL && !load_real_module ())
+    return CKR_GENERAL_ERROR;
+  ensure_state ();
+  plan = begin (KW_SHIM_C_GetFunctionList);
+  if (plan.fault == KW_SHIM_FAULT_FAIL)
+    return plan.rv;
+  shim_functions = *real_functions;
+#define KW_SHIM_ASSIGN(name) shim_functions.name = shim_##name;
+  KW_SHIM_FUNCTIONS (KW_SHIM_ASSIGN)
+#undef KW_SHIM_ASSIGN
+  *function_list = plan.fault == KW_SHIM_FAULT_NOTHING ? NULL : &shim_functions;
+  return end (plan, CKR_OK);
+}
+
 /**
  * C_GetFunctionList: (skip)
  * @function_list: (out): the functions
@@ -468,14 +496,5 @@ load_real_module (void)
 CK_RV
 C_GetFunctionList (CK_FUNCTION_LIST **function_list)
 {
-  if (real_functions == NULL && !load_real_module ())
-    return CKR_GENERAL_ERROR;
-  ensure_state ();
-  shim_functions = *real_functions;
-  shim_functions.C_GetFunctionList = C_GetFunctionList;
-#define KW_SHIM_ASSIGN(name) shim_functions.name = shim_##name;
-  KW_SHIM_FUNCTIONS (KW_SHIM_ASSIGN)
-#undef KW_SHIM_ASSIGN
-  *function_list = &shim_functions;
-  return CKR_OK;
+  return shim_C_GetFunctionList (function_list);
 }

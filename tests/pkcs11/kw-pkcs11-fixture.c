@@ -23,11 +23,9 @@ static KwShim *process_shim;
  * Returns: (transfer full): a configuration
  */
 KwConfig *
-kw_pkcs11_fixture_make_config (const char *module,
-                               const char *settings)
+kw_pkcs11_fixture_make_config (const char *module, const char *settings)
 {
-  g_autofree char *text
-      = g_strdup_printf ("[pkcs11]\nmodule = \"%s\"\n%s\n", module, settings);
+  g_autofree char *text = g_strdup_printf ("[pkcs11]\nmodule = \"%s\"\n%s\n", module, settings);
   g_autoptr (GError) error = NULL;
   KwConfig *config = kw_config_new_from_data ("test.toml", text, strlen (text), &error);
 
@@ -90,8 +88,7 @@ kw_pkcs11_fixture_login (KwPkcs11Fixture *self)
  * Makes a new back end, finds the token by coldplug, and logs in.
  */
 void
-kw_pkcs11_fixture_reopen (KwPkcs11Fixture *self,
-                          const char *settings)
+kw_pkcs11_fixture_reopen (KwPkcs11Fixture *self, const char *settings)
 {
   g_autoptr (GError) error = NULL;
   g_autoptr (GPtrArray) tokens = NULL;
@@ -118,8 +115,7 @@ kw_pkcs11_fixture_reopen (KwPkcs11Fixture *self,
  * Makes a token called "one" and opens it.
  */
 void
-kw_pkcs11_fixture_open (KwPkcs11Fixture *self,
-                        const char *settings)
+kw_pkcs11_fixture_open (KwPkcs11Fixture *self, const char *settings)
 {
   kw_soft_hsm_add_token (self->hsm, "one", KW_TEST_SO_PIN, KW_TEST_PIN);
   kw_pkcs11_fixture_reopen (self, settings);
@@ -164,8 +160,7 @@ run_test (gconstpointer data)
  * Adds a test that runs in a fixture of its own, without a token at first.
  */
 void
-kw_pkcs11_add_test (const char *path,
-                    KwPkcs11Test test)
+kw_pkcs11_add_test (const char *path, KwPkcs11Test test)
 {
   gconstpointer data = NULL;
 
@@ -183,9 +178,9 @@ CK_SESSION_HANDLE
 kw_pkcs11_fixture_open_session (KwPkcs11Fixture *self)
 {
   CK_SESSION_HANDLE session = CK_INVALID_HANDLE;
-  CK_RV rv = self->functions->C_OpenSession (kw_token_get_info (self->token)->slot,
-                                             CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL,
-                                             &session);
+  CK_RV rv
+      = self->functions->C_OpenSession (kw_token_get_info (self->token)->slot,
+                                        CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &session);
 
   g_assert_cmpuint (rv, ==, CKR_OK);
   return session;
@@ -240,8 +235,7 @@ kw_pkcs11_id (const char *text)
  * Returns: (transfer full): its CKA_ID
  */
 GBytes *
-kw_pkcs11_fixture_add_aes (KwPkcs11Fixture *self,
-                           const char *id)
+kw_pkcs11_fixture_add_aes (KwPkcs11Fixture *self, const char *id)
 {
   g_autoptr (GError) error = NULL;
   GBytes *id_bytes = kw_pkcs11_id (id);
@@ -262,8 +256,7 @@ kw_pkcs11_fixture_add_aes (KwPkcs11Fixture *self,
  * Returns: (transfer full): the key
  */
 KwKey *
-kw_pkcs11_fixture_add_rsa (KwPkcs11Fixture *self,
-                           const char *id)
+kw_pkcs11_fixture_add_rsa (KwPkcs11Fixture *self, const char *id)
 {
   g_autoptr (GError) error = NULL;
   g_autoptr (GBytes) id_bytes = kw_pkcs11_id (id);
@@ -284,9 +277,7 @@ kw_pkcs11_fixture_add_rsa (KwPkcs11Fixture *self,
  * Returns: exit code
  */
 int
-kw_pkcs11_test_main (int argc,
-                     char **argv,
-                     void (*add_tests) (void))
+kw_pkcs11_test_main (int argc, char **argv, void (*add_tests) (void))
 {
   int result = 0;
 

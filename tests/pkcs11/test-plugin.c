@@ -13,21 +13,22 @@ test_module_registers_the_back_end (void)
 {
   GIOExtensionPoint *point = g_io_extension_point_register (KW_BACKEND_EXTENSION_POINT);
   GIOExtension *extension = NULL;
+  GList *modules = NULL;
   g_autoptr (KwBackend) backend = NULL;
 
   g_io_extension_point_set_required_type (point, KW_TYPE_BACKEND);
-  g_io_modules_load_all_in_directory (KW_TEST_PLUGIN_DIR);
+  modules = g_io_modules_load_all_in_directory (KW_TEST_PLUGIN_DIR);
 
   extension = g_io_extension_point_get_extension_by_name (point, "pkcs11");
   g_assert_nonnull (extension);
   g_assert_cmpint (g_io_extension_get_priority (extension), ==, 10);
   backend = g_object_new (g_io_extension_get_type (extension), NULL);
   g_assert_cmpstr (kw_backend_get_name (backend), ==, "pkcs11");
+  g_list_free_full (modules, g_object_unref);
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
 

@@ -9,18 +9,14 @@
 #include <string.h>
 
 static void
-fill (guint8 *field,
-      gsize size,
-      const char *text)
+fill (guint8 *field, gsize size, const char *text)
 {
   memset (field, ' ', size);
   memcpy (field, text, MIN (strlen (text), size));
 }
 
 static KwPkcs11Slot
-make_slot (CK_SLOT_ID id,
-           const char *label,
-           const char *serial)
+make_slot (CK_SLOT_ID id, const char *label, const char *serial)
 {
   KwPkcs11Slot slot = { .id = id, .has_token = label != NULL };
 
@@ -48,10 +44,7 @@ module_info (void)
 }
 
 static const KwPkcs11Slot *
-choose (const KwPkcs11Config *config,
-        const KwPkcs11Slot *slots,
-        gsize n_slots,
-        GError **error)
+choose (const KwPkcs11Config *config, const KwPkcs11Slot *slots, gsize n_slots, GError **error)
 {
   return kw_pkcs11_select_slot (config, module_info (), slots, n_slots, error);
 }
@@ -122,8 +115,8 @@ static void
 test_ambiguity_lists_candidates (void)
 {
   KwPkcs11Config config = { .token_label = (char *) "same" };
-  KwPkcs11Slot slots[] = { make_slot (5, "same", "S1"), make_slot (6, "other", "S2"),
-                           make_slot (9, "same", "S3") };
+  KwPkcs11Slot slots[]
+      = { make_slot (5, "same", "S1"), make_slot (6, "other", "S2"), make_slot (9, "same", "S3") };
   g_autofree char *message
       = assert_refused (&config, slots, G_N_ELEMENTS (slots), KW_ERROR_AMBIGUOUS);
 
@@ -136,8 +129,8 @@ static void
 test_label_matches_exactly (void)
 {
   KwPkcs11Config config = { .token_label = (char *) "key" };
-  KwPkcs11Slot slots[] = { make_slot (1, "key two", "S1"), make_slot (2, "keys", "S2"),
-                           make_slot (3, "KEY", "S3") };
+  KwPkcs11Slot slots[]
+      = { make_slot (1, "key two", "S1"), make_slot (2, "keys", "S2"), make_slot (3, "KEY", "S3") };
   g_autofree char *message
       = assert_refused (&config, slots, G_N_ELEMENTS (slots), KW_ERROR_TOKEN_NOT_FOUND);
 
@@ -194,12 +187,14 @@ static void
 test_slot_alone_is_strict (void)
 {
   KwPkcs11Config config = { .has_slot = TRUE, .slot = 2 };
-  KwPkcs11Slot slots[] = { make_slot (1, "one", "S1"), make_slot (2, "two", "S2") };
+  KwPkcs11Slot slots[]
+      = { make_slot (1, "one", "S1"), make_slot (2, "two", "S2"), make_slot (3, NULL, NULL) };
   g_autofree char *message = NULL;
 
   assert_chosen (&config, slots, G_N_ELEMENTS (slots), 2);
   config.slot = 3;
   message = assert_refused (&config, slots, G_N_ELEMENTS (slots), KW_ERROR_TOKEN_NOT_FOUND);
+  g_assert_nonnull (strstr (message, "; slot 3: no token"));
   g_assert_nonnull (strstr (message, "No initialised token fits slot 3. The module has slot 1: "));
 }
 
@@ -232,8 +227,8 @@ test_uri (void)
     { "pkcs11:slot-description=A%20reader;serial=S2", 2 },
     { "pkcs11:library-manufacturer=Module%20Works;serial=S2", 2 },
   };
-  KwPkcs11Slot slots[]
-      = { make_slot (1, "one", "S1"), make_slot (2, "two", "S2"), make_slot (4, "with blank", "S4") };
+  KwPkcs11Slot slots[] = { make_slot (1, "one", "S1"), make_slot (2, "two", "S2"),
+                           make_slot (4, "with blank", "S4") };
 
   for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
     {
@@ -249,9 +244,9 @@ test_uri (void)
 static void
 test_uri_that_fits_nothing (void)
 {
-  static const char *const uris[] = { "pkcs11:token=tw", "pkcs11:model=Model%20S",
-                                      "pkcs11:slot-id=3", "pkcs11:library-manufacturer=Other",
-                                      "pkcs11:token=one;serial=S2" };
+  static const char *const uris[]
+      = { "pkcs11:token=tw", "pkcs11:model=Model%20S", "pkcs11:slot-id=3",
+          "pkcs11:library-manufacturer=Other", "pkcs11:token=one;serial=S2" };
   KwPkcs11Slot slots[] = { make_slot (1, "one", "S1"), make_slot (2, "two", "S2") };
 
   for (gsize i = 0; i < G_N_ELEMENTS (uris); i++)
@@ -319,8 +314,7 @@ test_text_is_made_safe (void)
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
 

@@ -6,6 +6,7 @@
 #include "kw-error.h"
 #include "kw-limits.h"
 #include "kw-pkcs11-fixture.h"
+#include "kw-pkcs11-pool.h"
 
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
@@ -31,8 +32,7 @@ parse_public_key (KwKey *key)
 }
 
 static GBytes *
-encrypt_oaep (KwKey *key,
-              const EVP_MD *digest)
+encrypt_oaep (KwKey *key, const EVP_MD *digest)
 {
   g_autoptr (EVP_PKEY) public_key = parse_public_key (key);
   g_autoptr (EVP_PKEY_CTX) context = EVP_PKEY_CTX_new (public_key, NULL);
@@ -50,8 +50,7 @@ encrypt_oaep (KwKey *key,
 }
 
 static GBytes *
-encrypt (KwKey *key,
-         KwRsaPadding padding)
+encrypt (KwKey *key, KwRsaPadding padding)
 {
   g_autoptr (GBytes) plaintext = g_bytes_new (PLAINTEXT, strlen (PLAINTEXT));
   g_autoptr (GError) error = NULL;
@@ -67,9 +66,7 @@ encrypt (KwKey *key,
 }
 
 static void
-assert_decrypts (KwToken *token,
-                 KwKey *key,
-                 KwRsaPadding padding)
+assert_decrypts (KwToken *token, KwKey *key, KwRsaPadding padding)
 {
   g_autoptr (GBytes) ciphertext = encrypt (key, padding);
   g_autoptr (GError) error = NULL;
@@ -101,9 +98,7 @@ assert_decrypt_error (KwToken *token,
 }
 
 static void
-assert_key_error (KwToken *token,
-                  GBytes *id,
-                  KwError code)
+assert_key_error (KwToken *token, GBytes *id, KwError code)
 {
   g_autofree guint8 *data = g_malloc0 (KW_MAX_RSA_BYTES / 2);
   g_autoptr (GBytes) ciphertext = g_bytes_new (data, KW_MAX_RSA_BYTES / 2);
@@ -165,8 +160,8 @@ test_wrong_pin_is_presented_once (KwPkcs11Fixture *fixture)
 
   kw_pkcs11_fixture_open (fixture, "");
   kw_pkcs11_fixture_reopen (fixture, "");
-  g_assert_cmpuint (
-      fixture->functions->C_Logout (kw_pkcs11_fixture_open_session (fixture)), ==, CKR_OK);
+  g_assert_cmpuint (fixture->functions->C_Logout (kw_pkcs11_fixture_open_session (fixture)), ==,
+                    CKR_OK);
   kw_shim_reset_calls (fixture->shim);
 
   g_assert_false (kw_token_login (fixture->token, pin, &error));
@@ -282,9 +277,10 @@ test_id_is_taken (KwPkcs11Fixture *fixture)
   g_autoptr (GError) error = NULL;
 
   kw_pkcs11_fixture_open (fixture, "");
-  id = kw_pkcs11_fixture_add_aes (fixture, "taken");
+  id = kw_pkcs11_fixture_add_aes (fixture, "0123456789abcdef");
   g_assert_null (kw_token_generate_aes (fixture->token, 256, id, "", &error));
   g_assert_error (error, KW_ERROR, KW_ERROR_KEY_EXISTS);
+  g_assert_nonnull (strstr (error->message, "30313233-3435-3637-3839-616263646566"));
   g_clear_error (&error);
   g_assert_null (kw_token_generate_rsa (fixture->token, 2048, id, "", &error));
   g_assert_error (error, KW_ERROR, KW_ERROR_KEY_EXISTS);
@@ -314,11 +310,10 @@ flip_last_bit (GBytes *bytes)
 }
 
 static void
-assert_bad_ciphertexts_fail (KwPkcs11Fixture *fixture,
-                             KwKey *key)
+assert_bad_ciphertexts_fail (KwPkcs11Fixture *fixture, KwKey *key)
 {
   g_autofree guint8 *ones = g_malloc (256);
-  g_autofree guint8 *zeros = g_malloc0 (256);
+  g_autofree guint8 *zeros = g_malloc0 (257);
   g_autoptr (GBytes) too_big = NULL;
   g_autoptr (GBytes) zero = g_bytes_new (zeros, 256);
   g_autoptr (GBytes) too_short = g_bytes_new (zeros, 255);
@@ -389,8 +384,8 @@ test_key_that_may_not_decrypt (KwPkcs11Fixture *fixture)
   CK_ULONG bits = 2048;
   CK_BBOOL yes = CK_TRUE;
   CK_BBOOL no = CK_FALSE;
-  CK_ATTRIBUTE public_attributes[] = { { CKA_TOKEN, &yes, 1 },
-                                       { CKA_MODULUS_BITS, &bits, sizeof bits } };
+  CK_ATTRIBUTE public_attributes[]
+      = { { CKA_TOKEN, &yes, 1 }, { CKA_MODULUS_BITS, &bits, sizeof bits } };
   CK_ATTRIBUTE private_attributes[] = { { CKA_TOKEN, &yes, 1 },
                                         { CKA_PRIVATE, &yes, 1 },
                                         { CKA_DECRYPT, &no, 1 },
@@ -461,8 +456,7 @@ test_aes_cbc (KwPkcs11Fixture *fixture)
 
       g_assert_no_error (error);
       g_assert_cmpuint (kw_key_get_bits (key), ==, sizes[i]);
-      encrypted
-          = kw_token_aes_cbc (fixture->token, id, TRUE, iv, data, sizeof data, &error);
+      encrypted = kw_token_aes_cbc (fixture->token, id, TRUE, iv, data, sizeof data, &error);
       g_assert_no_error (error);
       other = kw_token_aes_cbc (fixture->token, id, TRUE, zero_iv, data, sizeof data, &error);
       g_assert_no_error (error);
@@ -537,18 +531,14 @@ test_find_key (KwPkcs11Fixture *fixture)
   g_assert_no_error (error);
   g_assert_cmpstr (kw_key_get_fingerprint (found), ==, kw_key_get_fingerprint (made));
 
-  g_assert_null (
-      kw_token_find_key (fixture->token, KW_KEY_KIND_AES, kw_key_get_id (made), &error));
+  g_assert_null (kw_token_find_key (fixture->token, KW_KEY_KIND_AES, kw_key_get_id (made), &error));
   g_assert_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND);
   assert_key_error (fixture->token, other, KW_ERROR_KEY_NOT_FOUND);
 }
 
 /* Makes an AES key past all checks, with any label. */
 static void
-add_aes_behind_the_back (KwPkcs11Fixture *fixture,
-                         GBytes *id,
-                         gconstpointer label,
-                         gsize n_label)
+add_aes_behind_the_back (KwPkcs11Fixture *fixture, GBytes *id, gconstpointer label, gsize n_label)
 {
   CK_SESSION_HANDLE session = kw_pkcs11_fixture_open_session (fixture);
   CK_MECHANISM mechanism = { CKM_AES_KEY_GEN, NULL, 0 };
@@ -616,6 +606,74 @@ test_odd_labels (KwPkcs11Fixture *fixture)
 }
 
 static void
+test_key_without_an_id (KwPkcs11Fixture *fixture)
+{
+  g_autoptr (GBytes) id = g_bytes_new (NULL, 0);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) keys = NULL;
+
+  kw_pkcs11_fixture_open (fixture, "");
+  add_aes_behind_the_back (fixture, id, "nameless", 8);
+  keys = kw_token_list_keys (fixture->token, &error);
+  g_assert_no_error (error);
+  g_assert_cmpuint (keys->len, ==, 1);
+  g_assert_cmpstr (kw_key_get_label (keys->pdata[0]), ==, "nameless");
+  g_assert_cmpuint (g_bytes_get_size (kw_key_get_id (keys->pdata[0])), ==, 0);
+}
+
+static void
+test_other_kinds_are_listed (KwPkcs11Fixture *fixture)
+{
+  /* OID of P-256. */
+  static const guint8 curve[] = { 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07 };
+  CK_MECHANISM mechanism = { CKM_EC_KEY_PAIR_GEN, NULL, 0 };
+  CK_MECHANISM other_mechanism = { CKM_GENERIC_SECRET_KEY_GEN, NULL, 0 };
+  CK_BBOOL yes = CK_TRUE;
+  CK_ULONG n_bytes = 32;
+  CK_ATTRIBUTE public_attributes[]
+      = { { CKA_TOKEN, &yes, 1 }, { CKA_EC_PARAMS, (gpointer) curve, sizeof curve } };
+  CK_ATTRIBUTE private_attributes[] = { { CKA_TOKEN, &yes, 1 }, { CKA_ID, (gpointer) "ec", 2 } };
+  CK_ATTRIBUTE other_attributes[]
+      = { { CKA_TOKEN, &yes, 1 }, { CKA_VALUE_LEN, &n_bytes, sizeof n_bytes } };
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) keys = NULL;
+  CK_OBJECT_HANDLE handles[3] = { 0 };
+  CK_SESSION_HANDLE session = 0;
+  CK_RV rv = CKR_OK;
+
+  kw_pkcs11_fixture_open (fixture, "");
+  session = kw_pkcs11_fixture_open_session (fixture);
+  rv = fixture->functions->C_GenerateKeyPair (session, &mechanism, public_attributes, 2,
+                                              private_attributes, 2, &handles[0], &handles[1]);
+  g_assert_cmpuint (rv, ==, CKR_OK);
+  rv = fixture->functions->C_GenerateKey (session, &other_mechanism, other_attributes, 2,
+                                          &handles[2]);
+  g_assert_cmpuint (rv, ==, CKR_OK);
+
+  /* The EC key is; a generic secret is of no use here. */
+  keys = kw_token_list_keys (fixture->token, &error);
+  g_assert_no_error (error);
+  g_assert_cmpuint (keys->len, ==, 1);
+  g_assert_cmpint (kw_key_get_kind (keys->pdata[0]), ==, KW_KEY_KIND_EC);
+}
+
+static void
+test_unknown_keys (KwPkcs11Fixture *fixture)
+{
+  static const guint8 iv[16] = { 0 };
+  g_autoptr (GBytes) id = kw_pkcs11_id ("unknown");
+  g_autoptr (GBytes) digest = g_bytes_new (PLAINTEXT, 32);
+  g_autoptr (GError) error = NULL;
+
+  kw_pkcs11_fixture_open (fixture, "");
+  g_assert_null (kw_token_sign (fixture->token, id, digest, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND);
+  g_clear_error (&error);
+  g_assert_null (kw_token_aes_cbc (fixture->token, id, TRUE, iv, iv, sizeof iv, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND);
+}
+
+static void
 test_delete_key (KwPkcs11Fixture *fixture)
 {
   g_autoptr (GError) error = NULL;
@@ -631,10 +689,10 @@ test_delete_key (KwPkcs11Fixture *fixture)
   g_assert_no_error (error);
 
   session = kw_pkcs11_fixture_open_session (fixture);
-  g_assert_cmpuint (
-      kw_pkcs11_fixture_find (fixture, session, CKO_PRIVATE_KEY, kw_key_get_id (rsa)), ==, 0);
-  g_assert_cmpuint (
-      kw_pkcs11_fixture_find (fixture, session, CKO_PUBLIC_KEY, kw_key_get_id (rsa)), ==, 0);
+  g_assert_cmpuint (kw_pkcs11_fixture_find (fixture, session, CKO_PRIVATE_KEY, kw_key_get_id (rsa)),
+                    ==, 0);
+  g_assert_cmpuint (kw_pkcs11_fixture_find (fixture, session, CKO_PUBLIC_KEY, kw_key_get_id (rsa)),
+                    ==, 0);
   g_assert_cmpuint (kw_pkcs11_fixture_find (fixture, session, CKO_SECRET_KEY, aes), !=, 0);
   assert_key_error (fixture->token, kw_key_get_id (rsa), KW_ERROR_KEY_NOT_FOUND);
   g_assert_false (
@@ -663,8 +721,7 @@ test_no_search_per_request (KwPkcs11Fixture *fixture)
       gboolean needed = i == KW_SHIM_C_DecryptInit || i == KW_SHIM_C_Decrypt;
 
       g_test_message ("%s", kw_shim_function_name ((KwShimFunction) i));
-      g_assert_cmpuint (kw_shim_get_calls (fixture->shim, (KwShimFunction) i), ==,
-                        needed ? 50 : 0);
+      g_assert_cmpuint (kw_shim_get_calls (fixture->shim, (KwShimFunction) i), ==, needed ? 50 : 0);
     }
   g_assert_cmpint (kw_shim_get_open_sessions (fixture->shim), ==, 2);
 }
@@ -686,9 +743,7 @@ decrypt_many (gpointer data)
 }
 
 static void
-decrypt_in_threads (KwToken *token,
-                    KwKey *key,
-                    guint n_threads)
+decrypt_in_threads (KwToken *token, KwKey *key, guint n_threads)
 {
   WorkerJob job = { token, key };
   g_autoptr (GPtrArray) threads = g_ptr_array_new ();
@@ -964,6 +1019,46 @@ test_token_outlives_its_back_end (KwPkcs11Fixture *fixture)
 }
 
 static void
+test_pool_outlives_its_module (KwPkcs11Fixture *fixture)
+{
+  g_autoptr (KwPkcs11Module) module = kw_pkcs11_module_new (kw_shim_get_module_path ());
+  g_autoptr (KwPkcs11Pool) pool = NULL;
+  g_autoptr (KwPkcs11Pool) closed = NULL;
+  g_autoptr (GError) error = NULL;
+  CK_TOKEN_INFO info = { .flags = CKF_TOKEN_INITIALIZED, .ulMaxSessionCount = 1 };
+  KwPkcs11Session session = { 0 };
+  CK_SLOT_ID slot = 0;
+
+  kw_pkcs11_fixture_open (fixture, "");
+  slot = (CK_SLOT_ID) kw_token_get_info (fixture->token)->slot;
+  g_clear_object (&fixture->token);
+  g_clear_object (&fixture->backend);
+  g_assert_true (kw_pkcs11_module_load (module, &error));
+  g_assert_true (kw_pkcs11_module_initialize (module, G_LOG_LEVEL_DEBUG, &error));
+  closed = kw_pkcs11_pool_new (module, slot, &info, 1);
+  info.ulMaxSessionCount = CK_EFFECTIVELY_INFINITE;
+  pool = kw_pkcs11_pool_new (module, slot, &info, 1);
+  g_assert_true (kw_pkcs11_pool_borrow (pool, TRUE, &session, &error));
+  g_assert_false (kw_pkcs11_pool_borrow (pool, FALSE, &session, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_BUSY);
+  g_clear_error (&error);
+  kw_pkcs11_pool_give_back (pool, &session);
+
+  kw_pkcs11_pool_close (closed);
+  g_assert_false (kw_pkcs11_pool_login (closed, NULL, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE);
+  g_clear_error (&error);
+
+  g_assert_true (kw_pkcs11_module_shut_down (module, 0));
+  g_assert_false (kw_pkcs11_pool_borrow (pool, TRUE, &session, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE);
+  g_clear_error (&error);
+  g_assert_false (kw_pkcs11_pool_login (pool, NULL, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE);
+  kw_pkcs11_pool_release (pool);
+}
+
+static void
 test_no_export (KwPkcs11Fixture *fixture)
 {
   g_autoptr (GError) error = NULL;
@@ -999,6 +1094,9 @@ add_tests (void)
   kw_pkcs11_add_test ("/token/find-key", test_find_key);
   kw_pkcs11_add_test ("/token/two-keys-with-one-id", test_two_keys_with_one_id);
   kw_pkcs11_add_test ("/token/odd-labels", test_odd_labels);
+  kw_pkcs11_add_test ("/token/key-without-an-id", test_key_without_an_id);
+  kw_pkcs11_add_test ("/token/other-kinds-are-listed", test_other_kinds_are_listed);
+  kw_pkcs11_add_test ("/token/unknown-keys", test_unknown_keys);
   kw_pkcs11_add_test ("/token/delete-key", test_delete_key);
   kw_pkcs11_add_test ("/token/no-search-per-request", test_no_search_per_request);
   kw_pkcs11_add_test ("/token/pool-is-bounded", test_pool_is_bounded);
@@ -1016,12 +1114,12 @@ add_tests (void)
   kw_pkcs11_add_test ("/token/token-initialised-under-us", test_token_initialised_under_us);
   kw_pkcs11_add_test ("/token/closed-token", test_closed_token);
   kw_pkcs11_add_test ("/token/token-outlives-its-back-end", test_token_outlives_its_back_end);
+  kw_pkcs11_add_test ("/token/pool-outlives-its-module", test_pool_outlives_its_module);
   kw_pkcs11_add_test ("/token/no-export", test_no_export);
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   return kw_pkcs11_test_main (argc, argv, add_tests);
 }
