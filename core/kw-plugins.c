@@ -37,6 +37,8 @@ kw_plugins_register_point (const char *name,
 void
 kw_plugins_load (void)
 {
+  /* The modules stay loaded for good: their types cannot go away. */
+  static GList *loaded = NULL;
   const char *path = g_getenv (KW_ENV_PLUGIN_PATH);
   g_auto (GStrv) directories = g_strsplit (path != NULL ? path : KW_PLUGIN_DIR, G_SEARCHPATH_SEPARATOR_S, -1);
   GIOModuleScope *scope = g_io_module_scope_new (G_IO_MODULE_SCOPE_BLOCK_DUPLICATES);
@@ -44,10 +46,7 @@ kw_plugins_load (void)
   kw_plugins_register_point (KW_BACKEND_EXTENSION_POINT, KW_TYPE_BACKEND);
   for (guint i = 0; directories[i] != NULL; i++)
     {
-      /* The modules stay loaded for good: their types cannot go away. */
-      GList *modules = g_io_modules_load_all_in_directory_with_scope (directories[i], scope);
-
-      g_list_free (modules);
+      loaded = g_list_concat (loaded, g_io_modules_load_all_in_directory_with_scope (directories[i], scope));
     }
   g_io_module_scope_free (scope);
 }

@@ -22,7 +22,8 @@ struct _KwOwncloudDoor
   KwOwncloudWeb *web;        /* owned */
   KwLineServer *line;        /* owned, nullable */
   GObject *handover;         /* owned, nullable: hands the token over */
-  KwPool *pool;              /* owned, nullable: watched until the first device is ready */
+  KwPool *pool;              /* owned, nullable: watched until the line socket's key is clear */
+  gboolean pool_was_ready;
 };
 
 #define LINE_SOCKET_MODE 0660
@@ -50,21 +51,30 @@ stop_handover (KwOwncloudDoor *self)
   g_clear_object (&self->handover);
 }
 
-/* The first device is ready: now it shows whether the line socket's key is clear. */
+/*
+ * Until the line socket's key is clear: the first time that a device is ready, several keys are an error at start. A token
+ * without a key is watched further, so that the first one made is the one, whatever is made after it.
+ */
 static void
 on_pool_changed (KwPool *pool,
                  KwOwncloudDoor *self)
 {
   g_autoptr (GError) error = NULL;
   g_autoptr (GBytes) key_id = NULL;
+  gboolean first = !self->pool_was_ready;
 
   if (!kw_pool_is_ready (pool))
     return;
-  stop_watching (self);
+  self->pool_was_ready = TRUE;
   key_id = kw_line_server_dup_key_id (self->line, &error);
-  if (g_error_matches (error, KW_ERROR, KW_ERROR_AMBIGUOUS))
-    kw_door_emit_failed (KW_DOOR (self), error->message);
-  else if (error != NULL)
+  if (key_id != NULL)
+    stop_watching (self);
+  else if (first && g_error_matches (error, KW_ERROR, KW_ERROR_AMBIGUOUS))
+    {
+      stop_watching (self);
+      kw_door_emit_failed (KW_DOOR (self), error->message);
+    }
+  else if (first)
     kw_log (G_LOG_LEVEL_WARNING, "The line socket has no key yet", "error", error->message, NULL);
 }
 

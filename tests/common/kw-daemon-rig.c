@@ -115,7 +115,7 @@ write_config (KwDaemonRig *self)
       g_autofree char *port = g_strdup_printf ("%u", self->port);
       g_autofree char *whole = g_strjoinv (port, around_port);
 
-      g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_NONE, 0600, &error);
+      g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &error);
       g_assert_no_error (error);
       return;
     }
@@ -145,7 +145,7 @@ write_config (KwDaemonRig *self)
     g_autofree char *whole = line[1] != NULL ? g_strconcat (line[0], line_keys, line[1], NULL)
                                              : g_strconcat (with_server, line_keys, NULL);
 
-    g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_NONE, 0600, &error);
+    g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &error);
   }
   g_assert_no_error (error);
 }
@@ -381,6 +381,35 @@ kw_daemon_rig_start (KwDaemonRig *self)
 {
   kw_daemon_rig_launch (self);
   kw_daemon_rig_wait_for_log (self, "\"state\":\"ready\"");
+}
+
+/**
+ * kw_daemon_rig_dup_refusal:
+ * @self: a rig whose daemon does not run
+ *
+ * Starts a daemon that must refuse to run: exit status 1.
+ *
+ * Returns: (transfer full): what it said on stderr
+ */
+char *
+kw_daemon_rig_dup_refusal (KwDaemonRig *self)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GSubprocess) process = NULL;
+  char *errors = NULL;
+
+  self->port = kw_test_find_free_port ();
+  write_config (self);
+  g_unlink (self->log_path);
+  g_subprocess_launcher_set_flags (self->launcher, G_SUBPROCESS_FLAGS_STDERR_PIPE);
+  process = g_subprocess_launcher_spawn (self->launcher, &error, KW_TEST_KEYWARDD, "--config", self->config_path, NULL);
+  g_assert_no_error (error);
+  g_subprocess_launcher_set_flags (self->launcher, G_SUBPROCESS_FLAGS_NONE);
+  g_subprocess_communicate_utf8 (process, NULL, NULL, NULL, &errors, &error);
+  g_assert_no_error (error);
+  g_assert_true (g_subprocess_get_if_exited (process));
+  g_assert_cmpint (g_subprocess_get_exit_status (process), ==, 1);
+  return errors;
 }
 
 /**

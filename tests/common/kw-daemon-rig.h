@@ -34,6 +34,8 @@ void kw_daemon_rig_launch (KwDaemonRig *self);
 
 void kw_daemon_rig_start (KwDaemonRig *self);
 
+char *kw_daemon_rig_dup_refusal (KwDaemonRig *self);
+
 void kw_daemon_rig_stop (KwDaemonRig *self);
 
 void kw_daemon_rig_kill (KwDaemonRig *self);

@@ -325,6 +325,33 @@ kw_soft_hsm_list_labels (KwSoftHsm *self G_GNUC_UNUSED)
 }
 
 /**
+ * kw_soft_hsm_dup_slot:
+ * @self: the place
+ * @label: label of a token
+ *
+ * Returns: (transfer full) (nullable): the token's slot id, a decimal number
+ */
+char *
+kw_soft_hsm_dup_slot (KwSoftHsm *self G_GNUC_UNUSED, const char *label)
+{
+  const char *const arguments[] = { "softhsm2-util", "--show-slots", NULL };
+  g_autofree char *output = run_util (arguments);
+  g_auto (GStrv) lines = g_strsplit (output, "\n", -1);
+  const char *slot = NULL;
+
+  for (gsize i = 0; lines[i] != NULL; i++)
+    {
+      g_autofree char *found = field_of_line (lines[i], "Label:");
+
+      if (g_str_has_prefix (lines[i], "Slot "))
+        slot = lines[i] + strlen ("Slot ");
+      if (g_strcmp0 (found, label) == 0 && slot != NULL)
+        return g_strstrip (g_strdup (slot));
+    }
+  return NULL;
+}
+
+/**
  * kw_soft_hsm_dup_serial:
  * @self: the place
  * @label: label of a token

@@ -37,6 +37,8 @@ void kw_soft_hsm_reinit_token (KwSoftHsm *self,
 
 char **kw_soft_hsm_list_labels (KwSoftHsm *self);
 
+char *kw_soft_hsm_dup_slot (KwSoftHsm *self, const char *label);
+
 char *kw_soft_hsm_dup_serial (KwSoftHsm *self, const char *label);
 
 void kw_soft_hsm_remove_tree (const char *path);
