@@ -14,8 +14,8 @@ _keyward_files () {
 
 _keyward () {
   local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands='check decrypt device encrypt genkey install listslots setup showkey'
-  local common='--config --json --module --help --version'
+  local commands='check decrypt device encrypt genkey install keys listslots setup showkey'
+  local common='--config --json --module --verbose --help --version'
   local command='' operands=0 index
   COMPREPLY=()
 
@@ -44,6 +44,8 @@ _keyward () {
     _keyward_words "$commands"
   elif [[ $command == device && $operands -eq 0 ]]; then
     _keyward_words retry
+  elif [[ $command == keys && $operands -eq 0 ]]; then
+    _keyward_words accept
   fi
 }
 

@@ -41,17 +41,18 @@ knows_every_command () {
   done < <(sed -n 's/^\.It Ic \([a-z]*\).*/\1/p' "$DATA_SOURCE_DIR/keyward.1")
 }
 
-all='check decrypt device encrypt genkey install listslots setup showkey'
+all='check decrypt device encrypt genkey install keys listslots setup showkey'
 tap_check /completion/keyward is_registered keyward
 tap_check /completion/hsmdaemon is_registered hsmdaemon
 tap_check /completion/commands offers "$all" keyward ''
 tap_check /completion/prefix offers 'setup showkey' hsmdaemon s
 tap_check /completion/after-options offers "$all" keyward --json --config x ''
-tap_check /completion/common-options offers '--config --json --module --help --version' keyward --
+tap_check /completion/common-options offers '--config --json --module --verbose --help --version' keyward --
 tap_check /completion/options-of-genkey offers '--bits' keyward genkey --b
 tap_check /completion/bits offers '2048 3072 4096' keyward genkey label --bits ''
 tap_check /completion/options-of-setup offers '--token-label' keyward setup --t
 tap_check /completion/device offers retry keyward device ''
+tap_check /completion/keys offers accept keyward keys ''
 tap_check /completion/nothing-for-an-id offers '' keyward showkey ''
 tap_check /completion/files offers_files
 tap_check /completion/every-command knows_every_command

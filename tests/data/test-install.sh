@@ -30,7 +30,7 @@ leads_to () {
 has_every_plugin () {
   local built missing=0
   while read -r built; do
-    is_file "$PLUGIN_DIR/$(basename "$built")" || { printf 'not installed: %s\n' "$built"; missing=1; }
+    is_file "$PLUGIN_DIR/${built#"$BUILD_DIR"/plugins/*/}" || { printf 'not installed: %s\n' "$built"; missing=1; }
   done < <(find "$BUILD_DIR/plugins" -name '*.so')
   return "$missing"
 }

@@ -539,7 +539,9 @@ test_secrets_stay_inside (void)
   g_assert_true (g_file_get_contents (status_path, &status, NULL, NULL));
   locked = strstr (status, "VmLck:");
   g_assert_nonnull (locked);
-  g_assert_cmpuint (g_ascii_strtoull (locked + strlen ("VmLck:"), NULL, 10), >, 0);
+  /* AddressSanitizer makes mlock() do nothing. */
+  if (g_getenv ("KW_TEST_SANITIZED") == NULL)
+    g_assert_cmpuint (g_ascii_strtoull (locked + strlen ("VmLck:"), NULL, 10), >, 0);
 }
 
 int

@@ -489,7 +489,7 @@ test_no_key_yet (void)
 {
   g_autoptr (KwDaemonRig) rig = kw_daemon_rig_new (NULL, NULL);
   g_autofree char *token = NULL;
-  g_autofree char *uuid = NULL;
+  g_autofree char *uuid G_GNUC_UNUSED = NULL;
   g_autofree char *answer = NULL;
   int fd = -1;
 
@@ -511,7 +511,7 @@ static void
 test_ambiguous_key_is_an_error_at_start (void)
 {
   g_autoptr (Fixture) f = fixture_new (FALSE, NULL);
-  g_autofree char *second = kw_daemon_rig_make_key (f->rig, NULL);
+  g_autofree char *second G_GNUC_UNUSED = kw_daemon_rig_make_key (f->rig, NULL);
   g_autofree char *log = NULL;
   int fd = greet (f);
 
@@ -529,7 +529,7 @@ static void
 test_configured_key (void)
 {
   g_autoptr (Fixture) f = fixture_new (FALSE, NULL);
-  g_autofree char *second = kw_daemon_rig_make_key (f->rig, NULL);
+  g_autofree char *second G_GNUC_UNUSED = kw_daemon_rig_make_key (f->rig, NULL);
   g_autofree char *config = g_strdup_printf ("@LINE@\nkey = \"%s\"\n", f->uuid);
   int fd = -1;
 

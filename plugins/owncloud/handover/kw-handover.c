@@ -70,7 +70,7 @@ on_sent (GObject *source,
 {
   g_autoptr (KwLineTokenSender) self = user_data;
   g_autoptr (GError) error = NULL;
-  g_autoptr (GInputStream) body = soup_session_send_finish (SOUP_SESSION (source), result, &error);
+  g_autoptr (GInputStream) body G_GNUC_UNUSED = soup_session_send_finish (SOUP_SESSION (source), result, &error);
   SoupMessage *message = soup_session_get_async_result_message (SOUP_SESSION (source), result);
   guint status = message != NULL ? soup_message_get_status (message) : 0;
 

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "kw-cli.h"
+
+G_BEGIN_DECLS
+
+gboolean kw_cli_run_check (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_decrypt (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_device_retry (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_encrypt (KwCli *cli, char **arguments, GError **error);
+
+void kw_cli_add_genkey_options (KwCli *cli, GOptionContext *context);
+
+gboolean kw_cli_run_genkey (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_install (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_keys_accept (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_listslots (KwCli *cli, char **arguments, GError **error);
+
+void kw_cli_add_setup_options (KwCli *cli, GOptionContext *context);
+
+gboolean kw_cli_run_setup (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_showkey (KwCli *cli, char **arguments, GError **error);
+
+G_END_DECLS

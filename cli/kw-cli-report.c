@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "kw-cli-report"
+
+#include "config.h"
+
+#include "kw-cli-report.h"
+
+#include "kw-cli-output.h"
+#include "kw-cli.h"
+
+#include <stdarg.h>
+
+/*
+ * What check found: for each thing one line that says ok, note or problem, and below a problem what to do.
+ */
+
+typedef enum
+{
+  RESULT_OK,
+  RESULT_NOTE,
+  RESULT_PROBLEM,
+} Result;
+
+typedef struct
+{
+  const char *name; /* static */
+  Result result;
+  char *text;   /* owned */
+  char *advice; /* owned, nullable */
+} Finding;
+
+struct _KwCliReport
+{
+  GPtrArray *findings; /* owned; of Finding */
+};
+
+static const char *const result_nicks[] = {
+  [RESULT_OK] = "ok",
+  [RESULT_NOTE] = "note",
+  [RESULT_PROBLEM] = "problem",
+};
+
+static void
+finding_free (gpointer data)
+{
+  Finding *finding = data;
+
+  g_free (finding->text);
+  g_free (finding->advice);
+  g_free (finding);
+}
+
+KwCliReport *
+kw_cli_report_new (void)
+{
+  KwCliReport *self = g_new0 (KwCliReport, 1);
+
+  self->findings = g_ptr_array_new_with_free_func (finding_free);
+  return self;
+}
+
+void
+kw_cli_report_free (KwCliReport *self)
+{
+  g_return_if_fail (self != NULL);
+
+  g_ptr_array_unref (self->findings);
+  g_free (self);
+}
+
+static void G_GNUC_PRINTF (5, 0) add_finding (KwCliReport *self,
+                                              const char *name,
+                                              Result result,
+                                              const char *advice,
+                                              const char *format,
+                                              va_list args)
+{
+  g_autofree char *text = g_strdup_vprintf (format, args);
+  Finding *finding = g_new0 (Finding, 1);
+
+  finding->name = name;
+  finding->result = result;
+  finding->text = kw_cli_dup_printable (text);
+  finding->advice = advice != NULL ? kw_cli_dup_printable (advice) : NULL;
+  g_ptr_array_add (self->findings, finding);
+}
+
+void
+kw_cli_report_ok (KwCliReport *self, const char *name, const char *format, ...)
+{
+  va_list args;
+
+  va_start (args, format);
+  add_finding (self, name, RESULT_OK, NULL, format, args);
+  va_end (args);
+}
+
+void
+kw_cli_report_note (KwCliReport *self, const char *name, const char *format, ...)
+{
+  va_list args;
+
+  va_start (args, format);
+  add_finding (self, name, RESULT_NOTE, NULL, format, args);
+  va_end (args);
+}
+
+void
+kw_cli_report_problem (KwCliReport *self,
+                       const char *name,
+                       const char *advice,
+                       const char *format,
+                       ...)
+{
+  va_list args;
+
+  va_start (args, format);
+  add_finding (self, name, RESULT_PROBLEM, advice, format, args);
+  va_end (args);
+}
+
+guint
+kw_cli_report_count_problems (const KwCliReport *self)
+{
+  guint n = 0;
+
+  for (guint i = 0; i < self->findings->len; i++)
+    {
+      const Finding *finding = g_ptr_array_index (self->findings, i);
+
+      n += finding->result == RESULT_PROBLEM;
+    }
+  return n;
+}
+
+static gboolean
+print_json (const KwCliReport *self, GError **error)
+{
+  g_autoptr (JsonBuilder) builder = json_builder_new ();
+
+  json_builder_begin_object (builder);
+  json_builder_set_member_name (builder, "checks");
+  json_builder_begin_array (builder);
+  for (guint i = 0; i < self->findings->len; i++)
+    {
+      const Finding *finding = g_ptr_array_index (self->findings, i);
+
+      json_builder_begin_object (builder);
+      kw_cli_json_add_string (builder, "name", finding->name);
+      kw_cli_json_add_string (builder, "result", result_nicks[finding->result]);
+      kw_cli_json_add_string (builder, "text", finding->text);
+      kw_cli_json_add_string (builder, "what_to_do", finding->advice);
+      json_builder_end_object (builder);
+    }
+  json_builder_end_array (builder);
+  kw_cli_json_add_int (builder, "problems", kw_cli_report_count_problems (self));
+  json_builder_end_object (builder);
+  return kw_cli_output_json (builder, error);
+}
+
+gboolean
+kw_cli_report_print (const KwCliReport *self, gboolean json, GError **error)
+{
+  g_autoptr (GString) text = g_string_new (NULL);
+
+  if (json)
+    return print_json (self, error);
+  for (guint i = 0; i < self->findings->len; i++)
+    {
+      const Finding *finding = g_ptr_array_index (self->findings, i);
+
+      g_string_append_printf (text, "%-8s %-14s %s\n", result_nicks[finding->result], finding->name,
+                              finding->text);
+      if (finding->advice != NULL)
+        g_string_append_printf (text, "%-8s %-14s what to do: %s\n", "", "", finding->advice);
+    }
+  return kw_cli_output_text (text->str, error);
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "keyward"
+
+#include "config.h"
+
+#include "kw-cli-commands.h"
+#include "kw-log.h"
+#include "kw-names.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/*
+ * keyward, and hsmdaemon, which is the same program under the name that scripts for ownCloud know. Takes the command line
+ * apart, finds the command in a table, runs it. Exit status: 0, 1 when it failed, 2 when the command line was wrong.
+ */
+
+#define EXIT_USAGE 2
+#define NAME_HSMDAEMON "hsmdaemon"
+#define DAEMON "keywardd"
+
+static const KwCliCommand commands[] = {
+  { "check", "", "Tell what is wrong with the set-up, and what to do", 0, 0, NULL,
+    kw_cli_run_check },
+  { "decrypt", "ID BASE64|-", "Decrypt with a key; prints base64", 2, 2, NULL, kw_cli_run_decrypt },
+  { "device retry", "[SERIAL]", "Let a refused PIN be presented once more", 0, 1, NULL,
+    kw_cli_run_device_retry },
+  { "encrypt", "ID BASE64|-", "Encrypt under a public key; prints base64", 2, 2, NULL,
+    kw_cli_run_encrypt },
+  { "genkey", "LABEL", "Make an RSA key pair", 1, 1, kw_cli_add_genkey_options, kw_cli_run_genkey },
+  { "install", "", "Enable and start the service", 0, 0, NULL, kw_cli_run_install },
+  { "keys accept", "ID", "Accept the key that is there now under this id", 1, 1, NULL,
+    kw_cli_run_keys_accept },
+  { "listslots", "", "List slots and the tokens in them", 0, 0, NULL, kw_cli_run_listslots },
+  { "setup", "", "Write a configuration and show ownCloud's part", 0, 0, kw_cli_add_setup_options,
+    kw_cli_run_setup },
+  { "showkey", "ID", "Print id, label and public key", 1, 1, NULL, kw_cli_run_showkey },
+};
+
+/* Options that every command has, and what they set beside KwCli. */
+typedef struct
+{
+  gboolean help;
+  gboolean version;
+} GeneralOptions;
+
+static GOptionContext *
+new_context (KwCli *cli, GeneralOptions *general, const char *parameters)
+{
+  const GOptionEntry entries[] = {
+    { "config", 0, 0, G_OPTION_ARG_FILENAME, &cli->config_path, "Read this configuration", "FILE" },
+    { "json", 0, 0, G_OPTION_ARG_NONE, &cli->json, "Print data as JSON", NULL },
+    { "module", 0, 0, G_OPTION_ARG_FILENAME, &cli->module, "Use this PKCS#11 module", "PATH" },
+    { "verbose", 0, 0, G_OPTION_ARG_NONE, &cli->verbose, "Say on standard error what is done",
+      NULL },
+    { "help", 'h', 0, G_OPTION_ARG_NONE, &general->help, "Show this and end", NULL },
+    { "version", 0, 0, G_OPTION_ARG_NONE, &general->version, "Show the version and end", NULL },
+    G_OPTION_ENTRY_NULL,
+  };
+  GOptionContext *context = g_option_context_new (parameters);
+
+  g_option_context_set_help_enabled (context, FALSE);
+  g_option_context_add_main_entries (context, entries, NULL);
+  return context;
+}
+
+static gboolean
+is_hsmdaemon (void)
+{
+  return g_str_equal (g_get_prgname (), NAME_HSMDAEMON);
+}
+
+static int
+show_version (void)
+{
+  g_print ("keyward %s (%s)\n", KW_VERSION, KW_BUILD);
+  return EXIT_SUCCESS;
+}
+
+static int
+show_program_help (GOptionContext *context)
+{
+  g_autoptr (GString) summary = g_string_new ("Commands:");
+  g_autofree char *help = NULL;
+
+  for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
+    {
+      g_autofree char *call = g_strdup_printf ("%s %s", commands[i].name, commands[i].arguments);
+
+      g_string_append_printf (summary, "\n  %-24s %s", call, commands[i].summary);
+    }
+  if (is_hsmdaemon ())
+    g_string_append (summary, "\n\nWithout a command the daemon runs in the foreground.");
+  g_option_context_set_summary (context, summary->str);
+  g_option_context_set_description (context, "“" DAEMON
+                                             "(8)”, “keyward(1)” and “keyward.toml(5)” say more.");
+  help = g_option_context_get_help (context, TRUE, NULL);
+  g_print ("%s", help);
+  return EXIT_SUCCESS;
+}
+
+static int
+fail_usage (const char *command, const char *message)
+{
+  g_autofree char *line
+      = g_strdup_printf ("%s; see %s%s%s --help", message, g_get_prgname (),
+                         command != NULL ? " " : "", command != NULL ? command : "");
+
+  kw_cli_say (line);
+  return EXIT_USAGE;
+}
+
+static gboolean
+set_up_log (const KwCli *cli)
+{
+  KwLogConfig config = {
+    .level = cli->verbose ? G_LOG_LEVEL_DEBUG : G_LOG_LEVEL_WARNING,
+    .path = (char *) "stderr",
+    .encoding = KW_LOG_ENCODING_CONSOLE,
+  };
+  g_autoptr (GError) error = NULL;
+  g_autoptr (KwLogger) logger = kw_logger_new (&config, &error);
+
+  if (logger == NULL)
+    {
+      kw_cli_say (error->message);
+      return FALSE;
+    }
+  kw_logger_install (logger);
+  return TRUE;
+}
+
+/* Becomes the daemon; returns only when that fails. */
+static int
+run_daemon (const KwCli *cli)
+{
+  const char *directory = g_getenv (KW_ENV_SBIN_PATH);
+  g_autofree char *path
+      = g_build_filename (directory != NULL ? directory : KW_SBIN_DIR, DAEMON, NULL);
+  g_autofree char *message = NULL;
+  char *config_arguments[] = { path, (char *) "--config", cli->config_path, NULL };
+  char *plain_arguments[] = { path, NULL };
+
+  if (cli->json || cli->module != NULL || cli->verbose)
+    return fail_usage (NULL, "a command is missing for these options");
+  execv (path, cli->config_path != NULL ? config_arguments : plain_arguments);
+  message = g_strdup_printf ("Cannot start the daemon %s: %s", path, g_strerror (errno));
+  kw_cli_say (message);
+  return EXIT_FAILURE;
+}
+
+/* Finds the command that the words begin with; a command of two words takes both. */
+static const KwCliCommand *
+find_command (char **words, guint *out_n_words)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
+    {
+      g_auto (GStrv) name = g_strsplit (commands[i].name, " ", 2);
+
+      if (!g_str_equal (words[0], name[0]))
+        continue;
+      if (name[1] != NULL && g_strcmp0 (words[1], name[1]) != 0)
+        continue;
+      *out_n_words = g_strv_length (name);
+      return &commands[i];
+    }
+  return NULL;
+}
+
+static int
+fail_unknown_command (const char *word)
+{
+  g_autofree char *message = NULL;
+
+  for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
+    {
+      gsize n_word = strlen (word);
+
+      if (g_str_has_prefix (commands[i].name, word) && commands[i].name[n_word] == ' ')
+        {
+          message
+              = g_strdup_printf ("“%s” is followed by “%s”", word, commands[i].name + n_word + 1);
+          return fail_usage (NULL, message);
+        }
+    }
+  message = g_strdup_printf ("There is no command “%s”", word);
+  return fail_usage (NULL, message);
+}
+
+static gboolean
+check_argument_count (const KwCliCommand *command, guint n_arguments, GError **error)
+{
+  if (n_arguments >= command->n_min && n_arguments <= command->n_max)
+    return TRUE;
+  if (command->n_max == 0)
+    kw_cli_set_usage_error (error, "%s takes no argument", command->name);
+  else
+    kw_cli_set_usage_error (error, "%s wants %s", command->name, command->arguments);
+  return FALSE;
+}
+
+static int
+report_outcome (KwCli *cli, const KwCliCommand *command, const GError *error)
+{
+  if (error != NULL && error->domain == G_OPTION_ERROR)
+    return fail_usage (command->name, error->message);
+  if (error != NULL)
+    {
+      kw_cli_say (error->message);
+      return EXIT_FAILURE;
+    }
+  for (guint i = 0; i < cli->notices->len; i++)
+    kw_cli_say (g_ptr_array_index (cli->notices, i));
+  return EXIT_SUCCESS;
+}
+
+static int
+run_command (KwCli *cli,
+             GeneralOptions *general,
+             const KwCliCommand *command,
+             int argc,
+             char **argv)
+{
+  g_autoptr (GOptionContext) context = new_context (cli, general, command->arguments);
+  g_autoptr (GError) error = NULL;
+  g_autofree char *title = g_strdup_printf ("%s %s", g_get_prgname (), command->name);
+
+  if (command->add_options != NULL)
+    command->add_options (cli, context);
+  g_option_context_set_summary (context, command->summary);
+  if (!g_option_context_parse (context, &argc, &argv, &error))
+    return fail_usage (command->name, error->message);
+  if (general->version)
+    return show_version ();
+  if (general->help)
+    {
+      g_autofree char *help = NULL;
+
+      g_set_prgname (title);
+      help = g_option_context_get_help (context, TRUE, NULL);
+      g_print ("%s", help);
+      return EXIT_SUCCESS;
+    }
+  if (argc > 1 && g_str_equal (argv[1], "--"))
+    {
+      argv++;
+      argc--;
+    }
+  if (check_argument_count (command, (guint) argc - 1, &error) && set_up_log (cli))
+    command->run (cli, argv + 1, &error);
+  return report_outcome (cli, command, error);
+}
+
+int
+main (int argc, char **argv)
+{
+  const struct rlimit no_core = { 0, 0 };
+  g_autoptr (KwCli) cli = kw_cli_new ();
+  GeneralOptions general = { FALSE, FALSE };
+  g_autoptr (GOptionContext) context = new_context (cli, &general, "COMMAND [ARGUMENT…]");
+  g_autoptr (GError) error = NULL;
+  g_autofree char *name = NULL;
+  const KwCliCommand *command = NULL;
+  guint n_words = 0;
+
+  /* Output and messages are UTF-8 or the locale's; a core file would hold the PIN. */
+  setlocale (LC_ALL, "");
+  (void) setrlimit (RLIMIT_CORE, &no_core);
+  name = argc > 0 ? g_path_get_basename (argv[0]) : g_strdup ("keyward");
+  g_set_prgname (name);
+
+  /* Up to the command; what follows may have options that only this command knows. */
+  g_option_context_set_strict_posix (context, TRUE);
+  if (!g_option_context_parse (context, &argc, &argv, &error))
+    return fail_usage (NULL, error->message);
+  if (general.version)
+    return show_version ();
+  if (general.help)
+    return show_program_help (context);
+  if (argc < 2 && is_hsmdaemon ())
+    return run_daemon (cli);
+  if (argc < 2)
+    {
+      show_program_help (context);
+      return EXIT_USAGE;
+    }
+  command = find_command (argv + 1, &n_words);
+  if (command == NULL)
+    return fail_unknown_command (argv[1]);
+  return run_command (cli, &general, command, argc - (int) n_words, argv + n_words);
+}
