@@ -94,16 +94,16 @@ on_hangup (gpointer user_data)
   g_autoptr (GError) audit_error = NULL;
 
   if (!kw_logger_reopen (self->logger, &log_error))
-    kw_log (G_LOG_LEVEL_WARNING, "The log stays in its old file", "error", log_error->message, NULL);
+    kw_log (G_LOG_LEVEL_WARNING, "The log stays in its old file", "error", log_error->message,
+            NULL);
   if (!kw_audit_reopen (kw_service_get_audit (self->service), &audit_error))
-    kw_log (G_LOG_LEVEL_WARNING, "The audit log stays in its old file", "error", audit_error->message, NULL);
+    kw_log (G_LOG_LEVEL_WARNING, "The audit log stays in its old file", "error",
+            audit_error->message, NULL);
   return G_SOURCE_CONTINUE;
 }
 
 static void
-on_door_failed (KwDoor *door G_GNUC_UNUSED,
-                const char *text,
-                KwDaemon *self)
+on_door_failed (KwDoor *door G_GNUC_UNUSED, const char *text, KwDaemon *self)
 {
   kw_log (G_LOG_LEVEL_CRITICAL, "Cannot go on", "error", text, NULL);
   self->exit_status = EXIT_FAILURE;
@@ -111,8 +111,7 @@ on_door_failed (KwDoor *door G_GNUC_UNUSED,
 }
 
 static void
-on_pool_changed (KwPool *pool,
-                 gpointer user_data G_GNUC_UNUSED)
+on_pool_changed (KwPool *pool, gpointer user_data G_GNUC_UNUSED)
 {
   g_autofree char *status = kw_pool_dup_status_text (pool);
 
@@ -133,24 +132,26 @@ raise_descriptor_limit (KwDaemon *self)
       (void) setrlimit (RLIMIT_NOFILE, &limit);
       (void) getrlimit (RLIMIT_NOFILE, &limit);
     }
-  if (kw_config_cap_connections (self->config, (guint) MIN (limit.rlim_cur - MIN (limit.rlim_cur, SPARE_DESCRIPTORS), G_MAXUINT)))
-    kw_log (G_LOG_LEVEL_WARNING,
-            "Fewer descriptors are allowed than connections; raise LimitNOFILE=, or lower max_connections",
-            NULL,
-            NULL);
+  if (kw_config_cap_connections (self->config,
+                                 (guint) MIN (limit.rlim_cur
+                                                  - MIN (limit.rlim_cur, SPARE_DESCRIPTORS),
+                                              G_MAXUINT)))
+    kw_log (
+        G_LOG_LEVEL_WARNING,
+        "Fewer descriptors are allowed than connections; raise LimitNOFILE=, or lower max_connections",
+        NULL, NULL);
 }
 
 static GArray *
-open_http_sockets (KwDaemon *self,
-                   GHashTable *passed,
-                   GError **error)
+open_http_sockets (KwDaemon *self, GHashTable *passed, GError **error)
 {
   const KwServerConfig *server = kw_config_get_server (self->config);
   g_autoptr (GArray) sockets = kw_listen_new_list ();
   g_autofree char *name = NULL;
   GArray *list = NULL;
 
-  if (g_hash_table_steal_extended (passed, KW_SOCKET_NAME_HTTP, (gpointer *) &name, (gpointer *) &list))
+  if (g_hash_table_steal_extended (passed, KW_SOCKET_NAME_HTTP, (gpointer *) &name,
+                                   (gpointer *) &list))
     return list;
   if (!kw_listen_tcp (sockets, server->hostname, server->port, error))
     return NULL;
@@ -160,9 +161,7 @@ open_http_sockets (KwDaemon *self,
 }
 
 static gboolean
-open_doors (KwDaemon *self,
-            GHashTable *sockets,
-            GError **error)
+open_doors (KwDaemon *self, GHashTable *sockets, GError **error)
 {
   KwDoorContext context = { self->config, self->service, self->http, sockets };
 
@@ -179,8 +178,7 @@ open_doors (KwDaemon *self,
 }
 
 static gboolean
-start (KwDaemon *self,
-       GError **error)
+start (KwDaemon *self, GError **error)
 {
   const KwServerConfig *server = kw_config_get_server (self->config);
   g_autoptr (GHashTable) passed = kw_sd_take_sockets (error);
@@ -200,21 +198,13 @@ start (KwDaemon *self,
   if (http_sockets == NULL)
     return FALSE;
   /* The devices begin to come up while the doors are opened. */
-  g_signal_connect (kw_service_get_pool (self->service), "changed", G_CALLBACK (on_pool_changed), NULL);
+  g_signal_connect (kw_service_get_pool (self->service), "changed", G_CALLBACK (on_pool_changed),
+                    NULL);
   kw_service_start (self->service);
   if (!open_doors (self, passed, error) || !kw_http_server_start (self->http, http_sockets, error))
     return FALSE;
-  kw_log (G_LOG_LEVEL_INFO,
-          "Server listening",
-          "host",
-          server->hostname,
-          "port",
-          port,
-          "version",
-          KW_VERSION,
-          "build",
-          KW_BUILD,
-          NULL);
+  kw_log (G_LOG_LEVEL_INFO, "Server listening", "host", server->hostname, "port", port, "version",
+          KW_VERSION, "build", KW_BUILD, NULL);
   kw_sd_notify ("READY=1", NULL);
   return TRUE;
 }
@@ -274,8 +264,7 @@ kw_daemon_init (KwDaemon *self)
  * Returns: (transfer full): a daemon that was not started
  */
 KwDaemon *
-kw_daemon_new (KwConfig *config,
-               KwLogger *logger)
+kw_daemon_new (KwConfig *config, KwLogger *logger)
 {
   KwDaemon *self = g_object_new (KW_TYPE_DAEMON, NULL);
 
@@ -294,8 +283,7 @@ kw_daemon_new (KwConfig *config,
  * Returns: exit status; EXIT_FAILURE with @error set when the start failed
  */
 int
-kw_daemon_run (KwDaemon *self,
-               GError **error)
+kw_daemon_run (KwDaemon *self, GError **error)
 {
   guint sources[] = {
     g_unix_signal_add (SIGTERM, on_end_signal, self),

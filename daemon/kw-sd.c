@@ -27,12 +27,11 @@
  * Tells systemd how the daemon is. Main context.
  */
 void
-kw_sd_notify (const char *state,
-              const char *status)
+kw_sd_notify (const char *state, const char *status)
 {
 #if HAVE_SYSTEMD
-  sd_notifyf (0, "%s%s%s%s", state != NULL ? state : "", state != NULL ? "\n" : "", status != NULL ? "STATUS=" : "",
-              status != NULL ? status : "");
+  sd_notifyf (0, "%s%s%s%s", state != NULL ? state : "", state != NULL ? "\n" : "",
+              status != NULL ? "STATUS=" : "", status != NULL ? status : "");
 #endif
 }
 
@@ -48,7 +47,8 @@ kw_sd_notify (const char *state,
 GHashTable *
 kw_sd_take_sockets (GError **error)
 {
-  g_autoptr (GHashTable) sockets = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) g_array_unref);
+  g_autoptr (GHashTable) sockets
+      = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) g_array_unref);
 
 #if HAVE_SYSTEMD
   char **names = NULL;
@@ -59,14 +59,11 @@ kw_sd_take_sockets (GError **error)
       int fd = SD_LISTEN_FDS_START + i;
       GArray *list = g_hash_table_lookup (sockets, names[i]);
 
-      if (!g_str_equal (names[i], KW_SOCKET_NAME_HTTP) && !g_str_equal (names[i], KW_SOCKET_NAME_LINE))
-        g_set_error (error,
-                     KW_ERROR,
-                     KW_ERROR_CONFIG,
+      if (!g_str_equal (names[i], KW_SOCKET_NAME_HTTP)
+          && !g_str_equal (names[i], KW_SOCKET_NAME_LINE))
+        g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
                      "systemd passed a socket called \"%s\"; FileDescriptorName= must be %s or %s",
-                     names[i],
-                     KW_SOCKET_NAME_HTTP,
-                     KW_SOCKET_NAME_LINE);
+                     names[i], KW_SOCKET_NAME_HTTP, KW_SOCKET_NAME_LINE);
       if (error != NULL && *error != NULL)
         break;
       if (list == NULL)

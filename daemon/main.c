@@ -27,24 +27,21 @@ fail (const char *text)
 }
 
 static KwConfig *
-load_config (const char *given_path,
-             GError **error)
+load_config (const char *given_path, GError **error)
 {
   const char *path = given_path != NULL ? given_path : kw_config_find_file ();
   g_autoptr (KwConfig) config = NULL;
 
   if (path == NULL)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
                    "There is no configuration: neither %s nor %s; make one with: hsmdaemon setup",
-                   KW_CONFIG_FILE,
-                   KW_CONFIG_FILE_HSMDAEMON);
+                   KW_CONFIG_FILE, KW_CONFIG_FILE_HSMDAEMON);
       return NULL;
     }
   config = kw_config_new_from_file (path, error);
-  if (config == NULL || !kw_config_load_secrets (config, error) || !kw_config_check_server (config, error))
+  if (config == NULL || !kw_config_load_secrets (config, error)
+      || !kw_config_check_server (config, error))
     return NULL;
   return g_steal_pointer (&config);
 }
@@ -62,17 +59,18 @@ protect_process (GError **error)
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   g_autofree char *config_path = NULL;
   gboolean version = FALSE;
   const GOptionEntry entries[] = {
-    { "config", 'c', 0, G_OPTION_ARG_FILENAME, &config_path, "Read the configuration from FILE", "FILE" },
+    { "config", 'c', 0, G_OPTION_ARG_FILENAME, &config_path, "Read the configuration from FILE",
+      "FILE" },
     { "version", 'V', 0, G_OPTION_ARG_NONE, &version, "Show the version", NULL },
     G_OPTION_ENTRY_NULL,
   };
-  g_autoptr (GOptionContext) options = g_option_context_new ("- serve keys from hardware security modules");
+  g_autoptr (GOptionContext) options
+      = g_option_context_new ("- serve keys from hardware security modules");
   g_autoptr (GError) error = NULL;
   g_autoptr (KwConfig) config = NULL;
   g_autoptr (KwLogger) logger = NULL;
@@ -83,7 +81,8 @@ main (int argc,
   g_option_context_add_main_entries (options, entries, NULL);
   if (!g_option_context_parse (options, &argc, &argv, &error) || argc > 1)
     {
-      g_printerr ("keywardd: %s; see keywardd --help\n", error != NULL ? error->message : "it takes no arguments");
+      g_printerr ("keywardd: %s; see keywardd --help\n",
+                  error != NULL ? error->message : "it takes no arguments");
       return EXIT_USAGE;
     }
   if (version)

@@ -27,16 +27,8 @@ kw_door_default_init (KwDoorInterface *iface)
    * @self: the door
    * @text: what is wrong and what to do
    */
-  signals[SIGNAL_FAILED] = g_signal_new ("failed",
-                                         G_TYPE_FROM_INTERFACE (iface),
-                                         G_SIGNAL_RUN_LAST,
-                                         0,
-                                         NULL,
-                                         NULL,
-                                         NULL,
-                                         G_TYPE_NONE,
-                                         1,
-                                         G_TYPE_STRING);
+  signals[SIGNAL_FAILED] = g_signal_new ("failed", G_TYPE_FROM_INTERFACE (iface), G_SIGNAL_RUN_LAST,
+                                         0, NULL, NULL, NULL, G_TYPE_NONE, 1, G_TYPE_STRING);
 }
 
 /**
@@ -50,9 +42,7 @@ kw_door_default_init (KwDoorInterface *iface)
  * Returns: %FALSE with %KW_ERROR_CONFIG when a socket cannot be had
  */
 gboolean
-kw_door_start (KwDoor *self,
-               const KwDoorContext *context,
-               GError **error)
+kw_door_start (KwDoor *self, const KwDoorContext *context, GError **error)
 {
   g_return_val_if_fail (KW_IS_DOOR (self), FALSE);
 
@@ -112,8 +102,7 @@ kw_door_stop (KwDoor *self)
  * For implementations: says that the door cannot work. Main context.
  */
 void
-kw_door_emit_failed (KwDoor *self,
-                     const char *text)
+kw_door_emit_failed (KwDoor *self, const char *text)
 {
   g_return_if_fail (KW_IS_DOOR (self));
 

@@ -27,11 +27,13 @@
  * Objects belong to the main context; a request may be answered from any thread.
  */
 
-#define CONNECTION_MEMORY (8 * 1024) /* request line, headers and the response's headers of one connection */
-#define MAX_EVENT_THREADS 2           /* for each listening socket */
+#define CONNECTION_MEMORY                                                                          \
+  (8 * 1024)                /* request line, headers and the response's headers of one connection */
+#define MAX_EVENT_THREADS 2 /* for each listening socket */
 #define MAX_ROUTES 64
 #define SWEEP_INTERVAL_SECONDS 1
-#define OVERLONG_FACTOR 4 /* an overlong chunked body is read and dropped up to this many times its limit, for a clean 413 */
+#define OVERLONG_FACTOR                                                                            \
+  4 /* an overlong chunked body is read and dropped up to this many times its limit, for a clean 413 */
 #define MAX_TLS_FILE_BYTES (256 * 1024)
 
 typedef enum
@@ -55,15 +57,15 @@ typedef struct
 struct _KwHttpRequest
 {
   gatomicrefcount references;
-  KwHttpServer *server;              /* owned */
-  Connection *connection;            /* borrowed; only while the request is being handled */
-  struct MHD_Connection *mhd;        /* borrowed; NULL once libmicrohttpd is through with it */
-  const KwHttpRoute *route;          /* borrowed from the server, whose routes never change after start */
-  char *argument;                    /* owned, nullable */
-  GByteArray *body;                  /* owned, nullable */
-  GBytes *body_bytes;                /* owned, nullable */
+  KwHttpServer *server;       /* owned */
+  Connection *connection;     /* borrowed; only while the request is being handled */
+  struct MHD_Connection *mhd; /* borrowed; NULL once libmicrohttpd is through with it */
+  const KwHttpRoute *route;   /* borrowed from the server, whose routes never change after start */
+  char *argument;             /* owned, nullable */
+  GByteArray *body;           /* owned, nullable */
+  GBytes *body_bytes;         /* owned, nullable */
   gsize n_received;
-  gpointer data;                     /* owned with destroy */
+  gpointer data; /* owned with destroy */
   GDestroyNotify destroy;
   gboolean has_body; /* event thread: the headers announce one */
   gboolean handled;  /* event thread: the answer is there, or somebody will give it */
@@ -82,22 +84,22 @@ struct _KwHttpServer
   const KwServerConfig *config; /* borrowed from the KwConfig, which lives as long as the process */
   KwHttpRoute routes[MAX_ROUTES];
   guint n_routes;
-  GPtrArray *daemons;      /* of struct MHD_Daemon */
-  GArray *quiesced;        /* of int: sockets given back by libmicrohttpd */
-  KwSecret *tls_key;       /* owned, nullable; PEM, ended by a NUL */
-  char *tls_certificate;   /* owned, nullable */
+  GPtrArray *daemons;    /* of struct MHD_Daemon */
+  GArray *quiesced;      /* of int: sockets given back by libmicrohttpd */
+  KwSecret *tls_key;     /* owned, nullable; PEM, ended by a NUL */
+  char *tls_certificate; /* owned, nullable */
   guint sweep_source;
 
   GMutex lock;
-  GHashTable *connections; /* set of Connection, owned by libmicrohttpd's notification; guarded by lock */
-  GHashTable *pending;     /* set of KwHttpRequest that are suspended; guarded by lock */
+  GHashTable
+      *connections; /* set of Connection, owned by libmicrohttpd's notification; guarded by lock */
+  GHashTable *pending; /* set of KwHttpRequest that are suspended; guarded by lock */
 };
 
 G_DEFINE_FINAL_TYPE (KwHttpServer, kw_http_server, G_TYPE_OBJECT)
 
 static void
-set_phase (Connection *connection,
-           Phase phase)
+set_phase (Connection *connection, Phase phase)
 {
   if (connection == NULL)
     return;
@@ -106,8 +108,7 @@ set_phase (Connection *connection,
 }
 
 static guint
-phase_limit (const KwServerConfig *config,
-             Phase phase)
+phase_limit (const KwServerConfig *config, Phase phase)
 {
   switch (phase)
     {
@@ -136,7 +137,8 @@ sweep_connections (gpointer user_data)
   while (g_hash_table_iter_next (&iter, &key, NULL))
     {
       Connection *connection = key;
-      guint limit = phase_limit (self->config, (Phase) g_atomic_int_get ((gint *) &connection->phase));
+      guint limit
+          = phase_limit (self->config, (Phase) g_atomic_int_get ((gint *) &connection->phase));
 
       /* Reading then ends at once, and libmicrohttpd closes the connection. */
       if (limit > 0 && now - connection->since > (gint64) limit * G_USEC_PER_SEC)
@@ -157,7 +159,8 @@ on_connection (void *cls,
 
   if (code == MHD_CONNECTION_NOTIFY_STARTED)
     {
-      const union MHD_ConnectionInfo *info = MHD_get_connection_info (mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+      const union MHD_ConnectionInfo *info
+          = MHD_get_connection_info (mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 
       connection = g_new0 (Connection, 1);
       connection->server = self;
@@ -195,7 +198,8 @@ accept_connection (void *cls,
 static Connection *
 connection_of (struct MHD_Connection *mhd)
 {
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info (mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  const union MHD_ConnectionInfo *info
+      = MHD_get_connection_info (mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 
   return info != NULL ? info->socket_context : NULL;
 }
@@ -210,16 +214,15 @@ skip_double_slash (const char *path)
 
 /* Whether a path fits a route; then also what stands for its asterisk. */
 static gboolean
-route_fits (const KwHttpRoute *route,
-            const char *path,
-            const char **out_argument)
+route_fits (const KwHttpRoute *route, const char *path, const char **out_argument)
 {
   gsize n_fixed = strlen (route->path);
 
   if (n_fixed == 0 || route->path[n_fixed - 1] != '*')
     return g_str_equal (route->path, path);
   n_fixed--;
-  if (strncmp (route->path, path, n_fixed) != 0 || path[n_fixed] == '\0' || strchr (path + n_fixed, '/') != NULL)
+  if (strncmp (route->path, path, n_fixed) != 0 || path[n_fixed] == '\0'
+      || strchr (path + n_fixed, '/') != NULL)
     return FALSE;
   *out_argument = path + n_fixed;
   return TRUE;
@@ -257,10 +260,7 @@ typedef struct
 } BodyHeaders;
 
 static enum MHD_Result
-on_header (void *cls,
-           enum MHD_ValueKind kind G_GNUC_UNUSED,
-           const char *name,
-           const char *value)
+on_header (void *cls, enum MHD_ValueKind kind G_GNUC_UNUSED, const char *name, const char *value)
 {
   BodyHeaders *headers = cls;
 
@@ -282,8 +282,7 @@ on_header (void *cls,
 }
 
 static gboolean
-content_type_is_accepted (const KwHttpRoute *route,
-                          const char *content_type)
+content_type_is_accepted (const KwHttpRoute *route, const char *content_type)
 {
   g_autofree char *media_type = NULL;
 
@@ -300,33 +299,37 @@ content_type_is_accepted (const KwHttpRoute *route,
 }
 
 static void
-read_body_headers (KwHttpRequest *request,
-                   BodyHeaders *out_headers)
+read_body_headers (KwHttpRequest *request, BodyHeaders *out_headers)
 {
   MHD_get_connection_values (request->mhd, MHD_HEADER_KIND, on_header, out_headers);
-  request->has_body
-    = out_headers->n_encoding > 0 || (out_headers->n_length > 0 && !g_str_equal (out_headers->length, "0"));
+  request->has_body = out_headers->n_encoding > 0
+                      || (out_headers->n_length > 0 && !g_str_equal (out_headers->length, "0"));
 }
 
 /* Checks what the headers say of the body; answers and gives FALSE when it cannot be taken. */
 static gboolean
-check_body_headers (KwHttpRequest *request,
-                    const BodyHeaders *headers)
+check_body_headers (KwHttpRequest *request, const BodyHeaders *headers)
 {
   const KwHttpRoute *route = request->route;
   guint64 length = 0;
 
-  if (headers->n_length > 1 || headers->n_encoding > 1 || (headers->n_length > 0 && headers->n_encoding > 0)
-      || (headers->n_length > 0 && !g_ascii_string_to_unsigned (headers->length, 10, 0, G_MAXUINT64, &length, NULL)))
-    kw_http_request_respond_text (request, MHD_HTTP_BAD_REQUEST, "The length of the body is stated badly, or twice");
+  if (headers->n_length > 1 || headers->n_encoding > 1
+      || (headers->n_length > 0 && headers->n_encoding > 0)
+      || (headers->n_length > 0
+          && !g_ascii_string_to_unsigned (headers->length, 10, 0, G_MAXUINT64, &length, NULL)))
+    kw_http_request_respond_text (request, MHD_HTTP_BAD_REQUEST,
+                                  "The length of the body is stated badly, or twice");
   else if (headers->n_encoding > 0 && !headers->chunked)
-    kw_http_request_respond_text (request, MHD_HTTP_NOT_IMPLEMENTED, "Transfer-Encoding: only chunked is known here");
+    kw_http_request_respond_text (request, MHD_HTTP_NOT_IMPLEMENTED,
+                                  "Transfer-Encoding: only chunked is known here");
   else if (route == NULL)
     return TRUE;
   else if (headers->coded || !content_type_is_accepted (route, headers->content_type))
-    kw_http_request_respond_text (request, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "This type of body is not taken here");
+    kw_http_request_respond_text (request, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE,
+                                  "This type of body is not taken here");
   else if (route->wants_body && headers->n_length == 0 && headers->n_encoding == 0)
-    kw_http_request_respond_text (request, MHD_HTTP_LENGTH_REQUIRED, "A body with a stated length is wanted");
+    kw_http_request_respond_text (request, MHD_HTTP_LENGTH_REQUIRED,
+                                  "A body with a stated length is wanted");
   else if (length > route->max_body)
     kw_http_request_respond_text (request, MHD_HTTP_CONTENT_TOO_LARGE, "The body is too large");
   else
@@ -354,8 +357,7 @@ queue_answer (KwHttpRequest *request)
 }
 
 static KwHttpRequest *
-request_new (KwHttpServer *self,
-             struct MHD_Connection *mhd)
+request_new (KwHttpServer *self, struct MHD_Connection *mhd)
 {
   KwHttpRequest *request = g_new0 (KwHttpRequest, 1);
 
@@ -368,8 +370,7 @@ request_new (KwHttpServer *self,
 }
 
 static void
-refuse_method (KwHttpRequest *request,
-               const char *allowed)
+refuse_method (KwHttpRequest *request, const char *allowed)
 {
   KwHttpResponse response = { .status = MHD_HTTP_METHOD_NOT_ALLOWED,
                               .extra_name = MHD_HTTP_HEADER_ALLOW,
@@ -384,16 +385,15 @@ refuse_method (KwHttpRequest *request,
  * connection is kept.
  */
 static enum MHD_Result
-begin_request (KwHttpRequest *request,
-               const char *url,
-               const char *method)
+begin_request (KwHttpRequest *request, const char *url, const char *method)
 {
   const char *argument = NULL;
   g_autoptr (GString) allowed = g_string_new (NULL);
   BodyHeaders headers = { 0 };
 
   set_phase (request->connection, PHASE_BODY);
-  request->route = find_route (request->server, method, skip_double_slash (url), &argument, allowed);
+  request->route
+      = find_route (request->server, method, skip_double_slash (url), &argument, allowed);
   request->argument = g_strdup (argument);
   read_body_headers (request, &headers);
   if (!check_body_headers (request, &headers))
@@ -402,16 +402,15 @@ begin_request (KwHttpRequest *request,
     refuse_method (request, allowed->str);
   else if (request->route == NULL)
     kw_http_request_respond_text (request, MHD_HTTP_NOT_FOUND, "There is nothing here");
-  else if (request->route->check == NULL || request->route->check (request, request->route->user_data))
+  else if (request->route->check == NULL
+           || request->route->check (request, request->route->user_data))
     return MHD_YES;
   request->handled = TRUE;
   return request->has_body ? queue_answer (request) : MHD_YES;
 }
 
 static enum MHD_Result
-take_body (KwHttpRequest *request,
-           const char *data,
-           size_t *size)
+take_body (KwHttpRequest *request, const char *data, size_t *size)
 {
   gsize limit = request->route->max_body;
 
@@ -507,9 +506,7 @@ on_request_completed (void *cls G_GNUC_UNUSED,
 }
 
 static void
-on_library_log (void *cls G_GNUC_UNUSED,
-                const char *format,
-                va_list args)
+on_library_log (void *cls G_GNUC_UNUSED, const char *format, va_list args)
 {
   g_autofree char *text = NULL;
 
@@ -541,17 +538,16 @@ make_response (const KwHttpResponse *answer)
   const void *data = NULL;
 
   if (answer->secret != NULL)
-    response = MHD_create_response_from_buffer_with_free_callback_cls (kw_secret_get_size (answer->secret),
-                                                                       kw_secret_get_data (answer->secret),
-                                                                       free_secret_body,
-                                                                       kw_secret_ref (answer->secret));
+    response = MHD_create_response_from_buffer_with_free_callback_cls (
+        kw_secret_get_size (answer->secret), kw_secret_get_data (answer->secret), free_secret_body,
+        kw_secret_ref (answer->secret));
   else if (answer->body != NULL)
     {
       data = g_bytes_get_data (answer->body, &size);
-      response = MHD_create_response_from_buffer_with_free_callback_cls (size,
-                                                                         (void *) data,
-                                                                         free_bytes_body,
-                                                                         g_bytes_ref (answer->body));
+      response
+          = MHD_create_response_from_buffer_with_free_callback_cls (size, (void *) data,
+                                                                    free_bytes_body,
+                                                                    g_bytes_ref (answer->body));
     }
   else
     response = MHD_create_response_from_buffer (0, (void *) "", MHD_RESPMEM_PERSISTENT);
@@ -600,8 +596,7 @@ kw_http_server_init (KwHttpServer *self)
 }
 
 static gboolean
-load_tls_files (KwHttpServer *self,
-                GError **error)
+load_tls_files (KwHttpServer *self, GError **error)
 {
   const KwServerConfig *config = self->config;
   g_autoptr (GError) local_error = NULL;
@@ -617,7 +612,8 @@ load_tls_files (KwHttpServer *self,
     }
   if (!g_file_get_contents (config->tls_certificate, &self->tls_certificate, NULL, &local_error))
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "[server] tls_certificate: %s", local_error->message);
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "[server] tls_certificate: %s",
+                   local_error->message);
       return FALSE;
     }
   key = kw_secret_new_from_file (config->tls_key, MAX_TLS_FILE_BYTES, error);
@@ -635,8 +631,7 @@ load_tls_files (KwHttpServer *self,
 }
 
 static struct MHD_Daemon *
-start_daemon (KwHttpServer *self,
-              int fd)
+start_daemon (KwHttpServer *self, int fd)
 {
   const KwServerConfig *config = self->config;
   guint flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
@@ -653,35 +648,18 @@ start_daemon (KwHttpServer *self,
       tls_options[0].ptr_value = kw_secret_get_data (self->tls_key);
       tls_options[1].ptr_value = self->tls_certificate;
     }
-  return MHD_start_daemon (flags,
-                           0,
-                           accept_connection,
-                           self,
-                           on_request,
-                           self,
-                           MHD_OPTION_EXTERNAL_LOGGER,
-                           on_library_log,
-                           NULL,
-                           MHD_OPTION_LISTEN_SOCKET,
-                           fd,
-                           MHD_OPTION_THREAD_POOL_SIZE,
+  return MHD_start_daemon (flags, 0, accept_connection, self, on_request, self,
+                           MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL,
+                           MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
                            (unsigned int) CLAMP (g_get_num_processors (), 1, MAX_EVENT_THREADS),
                            MHD_OPTION_CONNECTION_LIMIT,
                            MAX (config->max_connections, MAX_EVENT_THREADS),
-                           MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                           (size_t) CONNECTION_MEMORY,
+                           MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
                            MHD_OPTION_CONNECTION_TIMEOUT,
                            MAX (config->idle_timeout, config->body_timeout),
-                           MHD_OPTION_STRICT_FOR_CLIENT,
-                           1,
-                           MHD_OPTION_NOTIFY_CONNECTION,
-                           on_connection,
-                           self,
-                           MHD_OPTION_NOTIFY_COMPLETED,
-                           on_request_completed,
-                           NULL,
-                           MHD_OPTION_ARRAY,
-                           self->tls_key != NULL ? tls_options : no_options,
+                           MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION,
+                           on_connection, self, MHD_OPTION_NOTIFY_COMPLETED, on_request_completed,
+                           NULL, MHD_OPTION_ARRAY, self->tls_key != NULL ? tls_options : no_options,
                            MHD_OPTION_END);
 }
 
@@ -708,8 +686,7 @@ kw_http_server_new (const KwServerConfig *config)
  * Adds a route. Main context.
  */
 void
-kw_http_server_add_route (KwHttpServer *self,
-                          const KwHttpRoute *route)
+kw_http_server_add_route (KwHttpServer *self, const KwHttpRoute *route)
 {
   g_return_if_fail (KW_IS_HTTP_SERVER (self));
   g_return_if_fail (self->n_routes < MAX_ROUTES);
@@ -729,9 +706,7 @@ kw_http_server_add_route (KwHttpServer *self,
  * Returns: %FALSE with %KW_ERROR_CONFIG when TLS cannot be set up, or %KW_ERROR_FAILED
  */
 gboolean
-kw_http_server_start (KwHttpServer *self,
-                      GArray *sockets,
-                      GError **error)
+kw_http_server_start (KwHttpServer *self, GArray *sockets, GError **error)
 {
   g_return_val_if_fail (KW_IS_HTTP_SERVER (self), FALSE);
 
@@ -746,11 +721,11 @@ kw_http_server_start (KwHttpServer *self,
         {
           if (fd >= 0)
             close (fd);
-          g_set_error (error,
-                       KW_ERROR,
-                       self->tls_key != NULL ? KW_ERROR_CONFIG : KW_ERROR_FAILED,
+          g_set_error (error, KW_ERROR, self->tls_key != NULL ? KW_ERROR_CONFIG : KW_ERROR_FAILED,
                        "The HTTP server cannot be started%s",
-                       self->tls_key != NULL ? "; do [server] tls_certificate and tls_key belong together?" : "");
+                       self->tls_key != NULL
+                           ? "; do [server] tls_certificate and tls_key belong together?"
+                           : "");
           return FALSE;
         }
       g_ptr_array_add (self->daemons, mhd);
@@ -827,8 +802,7 @@ kw_http_server_stop (KwHttpServer *self)
     g_ptr_array_add (pending, kw_http_request_ref (key));
   g_mutex_unlock (&self->lock);
   for (guint i = 0; i < pending->len; i++)
-    kw_http_request_respond_text (g_ptr_array_index (pending, i),
-                                  MHD_HTTP_SERVICE_UNAVAILABLE,
+    kw_http_request_respond_text (g_ptr_array_index (pending, i), MHD_HTTP_SERVICE_UNAVAILABLE,
                                   "The service is stopping");
   for (guint i = 0; i < self->daemons->len; i++)
     MHD_stop_daemon (g_ptr_array_index (self->daemons, i));
@@ -895,8 +869,7 @@ kw_http_request_get_argument (KwHttpRequest *request)
  * Returns: (transfer none) (nullable): its value
  */
 const char *
-kw_http_request_get_header (KwHttpRequest *request,
-                            const char *name)
+kw_http_request_get_header (KwHttpRequest *request, const char *name)
 {
   return MHD_lookup_connection_value (request->mhd, MHD_HEADER_KIND, name);
 }
@@ -909,8 +882,7 @@ kw_http_request_get_header (KwHttpRequest *request,
  * Returns: (transfer none): the peer's IP address, or "unix"
  */
 const char *
-kw_http_request_get_peer (KwHttpRequest *request,
-                          gint64 *out_uid)
+kw_http_request_get_peer (KwHttpRequest *request, gint64 *out_uid)
 {
   Connection *connection = request->connection;
 
@@ -941,9 +913,7 @@ kw_http_request_get_body (KwHttpRequest *request)
  * Keeps something with a request, such as who its caller is.
  */
 void
-kw_http_request_set_data (KwHttpRequest *request,
-                          gpointer data,
-                          GDestroyNotify destroy)
+kw_http_request_set_data (KwHttpRequest *request, gpointer data, GDestroyNotify destroy)
 {
   if (request->destroy != NULL)
     request->destroy (request->data);
@@ -972,8 +942,7 @@ kw_http_request_get_data (KwHttpRequest *request)
  * writes every response and sets the headers that all of them have. Any thread.
  */
 void
-kw_http_request_respond (KwHttpRequest *request,
-                         const KwHttpResponse *answer)
+kw_http_request_respond (KwHttpRequest *request, const KwHttpResponse *answer)
 {
   struct MHD_Response *response = make_response (answer);
 
@@ -983,7 +952,8 @@ kw_http_request_respond (KwHttpRequest *request,
         MHD_add_response_header (response, MHD_HTTP_HEADER_CONTENT_TYPE, answer->content_type);
       MHD_add_response_header (response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
       MHD_add_response_header (response, "X-Content-Type-Options", "nosniff");
-      MHD_add_response_header (response, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+      MHD_add_response_header (response, "Content-Security-Policy",
+                               "default-src 'none'; frame-ancestors 'none'");
       MHD_add_response_header (response, "Referrer-Policy", "no-referrer");
       if (answer->retry_after > 0)
         {
@@ -1023,14 +993,13 @@ kw_http_request_respond (KwHttpRequest *request,
  * Answers with one line of text. Any thread.
  */
 void
-kw_http_request_respond_text (KwHttpRequest *request,
-                              guint status,
-                              const char *text)
+kw_http_request_respond_text (KwHttpRequest *request, guint status, const char *text)
 {
   g_autofree char *line = g_strdup_printf ("%s\n", text);
   gsize n_line = strlen (line);
   g_autoptr (GBytes) body = g_bytes_new_take (g_steal_pointer (&line), n_line);
-  KwHttpResponse response = { .status = status, .content_type = "text/plain; charset=utf-8", .body = body };
+  KwHttpResponse response
+      = { .status = status, .content_type = "text/plain; charset=utf-8", .body = body };
 
   kw_http_request_respond (request, &response);
 }

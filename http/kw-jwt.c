@@ -25,17 +25,14 @@
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (jwt_t, jwt_free)
 
 static gboolean
-refuse (GError **error,
-        const char *reason)
+refuse (GError **error, const char *reason)
 {
   g_set_error (error, KW_ERROR, KW_ERROR_NOT_AUTHORIZED, "The token is not valid: %s", reason);
   return FALSE;
 }
 
 static gboolean
-check_times (jwt_t *jwt,
-             guint leeway,
-             GError **error)
+check_times (jwt_t *jwt, guint leeway, GError **error)
 {
   gint64 now = g_get_real_time () / G_USEC_PER_SEC;
   gint64 expires = 0;
@@ -56,8 +53,7 @@ check_times (jwt_t *jwt,
 }
 
 static char *
-dup_claim (jwt_t *jwt,
-           const char *name)
+dup_claim (jwt_t *jwt, const char *name)
 {
   const char *value = jwt_get_grant (jwt, name);
 
@@ -113,7 +109,9 @@ kw_jwt_verify (const char *token,
     }
   if (jwt_decode (&jwt, token, kw_secret_get_data (secret), (int) kw_secret_get_size (secret)) != 0)
     {
-      refuse (error, "it cannot be read, or its signature is wrong; is the secret the same on both sides?");
+      refuse (
+          error,
+          "it cannot be read, or its signature is wrong; is the secret the same on both sides?");
       return NULL;
     }
   if (jwt_get_alg (jwt) != JWT_ALG_HS256)
@@ -166,7 +164,9 @@ kw_jwt_sign (KwSecret *secret,
     return NULL;
   id_text = kw_uuid_from_bytes (id);
   if (jwt_new (&jwt) == 0
-      && jwt_set_alg (jwt, JWT_ALG_HS256, kw_secret_get_data (secret), (int) kw_secret_get_size (secret)) == 0
+      && jwt_set_alg (jwt, JWT_ALG_HS256, kw_secret_get_data (secret),
+                      (int) kw_secret_get_size (secret))
+             == 0
       && jwt_add_grant (jwt, "iss", issuer) == 0 && jwt_add_grant (jwt, "aud", audience) == 0
       && jwt_add_grant (jwt, "jti", id_text) == 0 && jwt_add_grant_int (jwt, "iat", (long) now) == 0
       && jwt_add_grant_int (jwt, "exp", (long) (now + lifetime)) == 0)

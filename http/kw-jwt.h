@@ -24,9 +24,16 @@ void kw_jwt_claims_free (KwJwtClaims *claims);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (KwJwtClaims, kw_jwt_claims_free)
 
-KwJwtClaims *
-kw_jwt_verify (const char *token, KwSecret *secret, const char *audience, guint leeway, GError **error);
+KwJwtClaims *kw_jwt_verify (const char *token,
+                            KwSecret *secret,
+                            const char *audience,
+                            guint leeway,
+                            GError **error);
 
-char *kw_jwt_sign (KwSecret *secret, const char *issuer, const char *audience, guint lifetime, GError **error);
+char *kw_jwt_sign (KwSecret *secret,
+                   const char *issuer,
+                   const char *audience,
+                   guint lifetime,
+                   GError **error);
 
 G_END_DECLS

@@ -32,18 +32,15 @@ close_listed (gpointer data)
 }
 
 static gboolean
-fail (GError **error,
-      const char *what,
-      const char *where,
-      int code)
+fail (GError **error, const char *what, const char *where, int code)
 {
-  g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "Cannot %s %s: %s", what, where, g_strerror (code));
+  g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "Cannot %s %s: %s", what, where,
+               g_strerror (code));
   return FALSE;
 }
 
 static int
-open_tcp (const struct addrinfo *address,
-          int *out_errno)
+open_tcp (const struct addrinfo *address, int *out_errno)
 {
   int one = 1;
   int fd = socket (address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -51,7 +48,8 @@ open_tcp (const struct addrinfo *address,
   /* Each address family has a socket of its own, so IPv6 must not take IPv4's port too. */
   if (fd >= 0
       && (setsockopt (fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0
-          || (address->ai_family == AF_INET6 && setsockopt (fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) != 0)
+          || (address->ai_family == AF_INET6
+              && setsockopt (fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) != 0)
           || bind (fd, address->ai_addr, address->ai_addrlen) != 0 || listen (fd, BACKLOG) != 0))
     {
       *out_errno = errno;
@@ -65,8 +63,7 @@ open_tcp (const struct addrinfo *address,
 
 /* A socket file that nobody listens on any more is left from a crash and may go. */
 static gboolean
-remove_stale_socket (const struct sockaddr_un *address,
-                     GError **error)
+remove_stale_socket (const struct sockaddr_un *address, GError **error)
 {
   struct stat info;
   int fd = -1;
@@ -106,9 +103,7 @@ kw_listen_new_list (void)
 
 /* Opens all addresses of a name or number; gives 0, an errno, or the negative code of the resolver. */
 static int
-open_name (GArray *sockets,
-           const char *hostname,
-           guint16 port)
+open_name (GArray *sockets, const char *hostname, guint16 port)
 {
   struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM };
   struct addrinfo *addresses = NULL;
@@ -151,10 +146,7 @@ open_name (GArray *sockets,
  * Returns: %FALSE with %KW_ERROR_CONFIG when an address is in use or none could be had
  */
 gboolean
-kw_listen_tcp (GArray *sockets,
-               const char *hostname,
-               guint16 port,
-               GError **error)
+kw_listen_tcp (GArray *sockets, const char *hostname, guint16 port, GError **error)
 {
   g_autofree char *where = g_strdup_printf ("%s port %u", hostname, port);
   int result = 0;
@@ -175,7 +167,8 @@ kw_listen_tcp (GArray *sockets,
     result = open_name (sockets, hostname, port);
   if (result < 0)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "Cannot listen on %s: %s", where, gai_strerror (result));
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "Cannot listen on %s: %s", where,
+                   gai_strerror (result));
       return FALSE;
     }
   return result == 0 || fail (error, "listen on", where, result);
@@ -193,10 +186,7 @@ kw_listen_tcp (GArray *sockets,
  * Returns: %FALSE with %KW_ERROR_CONFIG
  */
 gboolean
-kw_listen_unix (GArray *sockets,
-                const char *path,
-                guint mode,
-                GError **error)
+kw_listen_unix (GArray *sockets, const char *path, guint mode, GError **error)
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   int fd = -1;
@@ -230,8 +220,7 @@ kw_listen_unix (GArray *sockets,
  * Returns: (transfer full): the IP address of the other end, or "unix". Any thread.
  */
 char *
-kw_listen_describe_peer (int fd,
-                         gint64 *out_uid)
+kw_listen_describe_peer (int fd, gint64 *out_uid)
 {
   struct sockaddr_storage address = { 0 };
   socklen_t n_address = sizeof address;

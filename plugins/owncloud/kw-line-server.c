@@ -44,13 +44,13 @@ typedef struct
   gboolean listening;   /* not a connection but a listening socket */
   gboolean greeted;     /* the token was right */
   gboolean closing;     /* closed once the output is out */
-  GThread *owner;       /* the thread that submitted the line which is being decrypted; compared only */
-  gboolean *here;       /* on that thread's stack: the answer came while it was still submitting */
-  gint64 since;         /* monotonic: when it connected */
-  KwCaller *caller;     /* owned */
-  GByteArray *input;    /* owned; NULL while nothing is waiting */
-  gsize n_scanned;      /* bytes of the input without a line end */
-  KwSecret *output;     /* owned, nullable */
+  GThread *owner;   /* the thread that submitted the line which is being decrypted; compared only */
+  gboolean *here;   /* on that thread's stack: the answer came while it was still submitting */
+  gint64 since;     /* monotonic: when it connected */
+  KwCaller *caller; /* owned */
+  GByteArray *input; /* owned; NULL while nothing is waiting */
+  gsize n_scanned;   /* bytes of the input without a line end */
+  KwSecret *output;  /* owned, nullable */
   gsize n_written;
 } Peer;
 
@@ -73,13 +73,13 @@ struct _KwLineServer
 
   GMutex lock;
   GCond thread_left;
-  GBytes *key_id;     /* guarded by lock; owned, nullable until it is known */
-  GHashTable *peers;  /* guarded by lock; set of Peer, connections only */
+  GBytes *key_id;       /* guarded by lock; owned, nullable until it is known */
+  GHashTable *peers;    /* guarded by lock; set of Peer, connections only */
   GPtrArray *listeners; /* guarded by lock; of Peer */
-  guint n_threads;    /* guarded by lock */
-  gboolean stopping;  /* guarded by lock */
-  gboolean accepting; /* guarded by lock */
-  gboolean resting;   /* guarded by lock: out of descriptors, try again at the next tick */
+  guint n_threads;      /* guarded by lock */
+  gboolean stopping;    /* guarded by lock */
+  gboolean accepting;   /* guarded by lock */
+  gboolean resting;     /* guarded by lock: out of descriptors, try again at the next tick */
 };
 
 G_DEFINE_FINAL_TYPE (KwLineServer, kw_line_server, G_TYPE_OBJECT)
@@ -109,8 +109,7 @@ close_peer (Peer *peer)
 
 /* Gives the connection back to the epoll set; it must not be touched afterwards. */
 static void
-wait_for (Peer *peer,
-          guint32 events)
+wait_for (Peer *peer, guint32 events)
 {
   struct epoll_event event = { .events = events | EPOLLONESHOT | EPOLLRDHUP, .data.ptr = peer };
 
@@ -120,15 +119,15 @@ wait_for (Peer *peer,
 
 /* Writes what is there to write. FALSE = the connection is broken; out_all says whether nothing is left. */
 static gboolean
-flush_output (Peer *peer,
-              gboolean *out_all)
+flush_output (Peer *peer, gboolean *out_all)
 {
   *out_all = FALSE;
   while (peer->output != NULL)
     {
       const guint8 *data = kw_secret_get_data (peer->output);
       gsize size = kw_secret_get_size (peer->output);
-      gssize n = send (peer->fd, data + peer->n_written, size - peer->n_written, MSG_NOSIGNAL | MSG_DONTWAIT);
+      gssize n = send (peer->fd, data + peer->n_written, size - peer->n_written,
+                       MSG_NOSIGNAL | MSG_DONTWAIT);
 
       if (n < 0 && errno == EINTR)
         continue;
@@ -146,9 +145,7 @@ flush_output (Peer *peer,
 }
 
 static void
-set_output_text (Peer *peer,
-                 const char *prefix,
-                 const char *text)
+set_output_text (Peer *peer, const char *prefix, const char *text)
 {
   g_autofree char *line = g_strconcat (prefix, text, "\r\n", NULL);
 
@@ -157,8 +154,7 @@ set_output_text (Peer *peer,
 }
 
 static void
-set_output_plaintext (Peer *peer,
-                      KwSecret *plaintext)
+set_output_plaintext (Peer *peer, KwSecret *plaintext)
 {
   gsize n_plaintext = kw_secret_get_size (plaintext);
   KwSecret *line = kw_secret_new ((n_plaintext / 3 + 1) * 4 + 4 + 2, NULL);
@@ -173,7 +169,8 @@ set_output_plaintext (Peer *peer,
       return;
     }
   text = (char *) kw_secret_get_data (line);
-  n = g_base64_encode_step (kw_secret_get_data (plaintext), n_plaintext, FALSE, text, &state, &save);
+  n = g_base64_encode_step (kw_secret_get_data (plaintext), n_plaintext, FALSE, text, &state,
+                            &save);
   n += g_base64_encode_close (FALSE, text + n, &state, &save);
   OPENSSL_cleanse (&save, sizeof save);
   text[n++] = '\r';
@@ -183,8 +180,7 @@ set_output_plaintext (Peer *peer,
 }
 
 static void
-set_answer (Peer *peer,
-            KwJob *job)
+set_answer (Peer *peer, KwJob *job)
 {
   const GError *error = kw_job_get_error (job);
 
@@ -200,8 +196,7 @@ set_answer (Peer *peer,
  * what follows is for the event threads.
  */
 static void
-on_decrypted (KwJob *job,
-              gpointer user_data)
+on_decrypted (KwJob *job, gpointer user_data)
 {
   Peer *peer = user_data;
   gboolean all_written = FALSE;
@@ -217,9 +212,7 @@ on_decrypted (KwJob *job,
 }
 
 static gboolean
-decode_base64 (const guint8 *line,
-               gsize n_line,
-               GBytes **out_data)
+decode_base64 (const guint8 *line, gsize n_line, GBytes **out_data)
 {
   g_autofree char *text = NULL;
   guint8 *data = NULL;
@@ -243,9 +236,7 @@ decode_base64 (const guint8 *line,
 
 /* Hands a ciphertext to the service. TRUE = the answer is there already; FALSE = the connection is no longer ours. */
 static gboolean
-submit_line (Peer *peer,
-             const guint8 *line,
-             gsize n_line)
+submit_line (Peer *peer, const guint8 *line, gsize n_line)
 {
   KwLineServer *self = peer->server;
   g_autoptr (GError) error = NULL;
@@ -276,9 +267,7 @@ submit_line (Peer *peer,
 }
 
 static void
-check_token (Peer *peer,
-             const guint8 *line,
-             gsize n_line)
+check_token (Peer *peer, const guint8 *line, gsize n_line)
 {
   if (kw_secret_equal (peer->server->token, line, n_line))
     {
@@ -286,15 +275,15 @@ check_token (Peer *peer,
       set_output_text (peer, "OK", "");
       return;
     }
-  kw_log (G_LOG_LEVEL_WARNING, "Line token refused", "address", kw_caller_get_address (peer->caller), NULL);
+  kw_log (G_LOG_LEVEL_WARNING, "Line token refused", "address",
+          kw_caller_get_address (peer->caller), NULL);
   set_output_text (peer, "ERR ", "The token is not valid");
   peer->closing = TRUE;
 }
 
 /* Takes the next whole line out of the input and handles it. */
 static gboolean
-handle_line (Peer *peer,
-             gsize n_line)
+handle_line (Peer *peer, gsize n_line)
 {
   GByteArray *input = peer->input;
   g_autofree guint8 *line = NULL;
@@ -318,8 +307,7 @@ handle_line (Peer *peer,
 
 /* Whether a whole line waits; its length without the line end. */
 static gboolean
-find_line (Peer *peer,
-           gsize *out_n_line)
+find_line (Peer *peer, gsize *out_n_line)
 {
   const guint8 *end = NULL;
 
@@ -337,8 +325,7 @@ find_line (Peer *peer,
 
 /* Reads what is there. FALSE = end or error; out_empty says that nothing was there. */
 static gboolean
-read_input (Peer *peer,
-            gboolean *out_empty)
+read_input (Peer *peer, gboolean *out_empty)
 {
   guint8 buffer[READ_SIZE];
   gssize n = 0;
@@ -357,9 +344,7 @@ read_input (Peer *peer,
 }
 
 static gboolean
-line_is_too_long (Peer *peer,
-                  gboolean whole,
-                  gsize n_line)
+line_is_too_long (Peer *peer, gboolean whole, gsize n_line)
 {
   return whole ? n_line > MAX_LINE : peer->input != NULL && peer->input->len > MAX_LINE;
 }
@@ -407,12 +392,13 @@ serve_peer (Peer *peer)
     close_peer (peer);
   else
     /* What is left of the input may hold a whole line: a writable connection comes back at once. */
-    wait_for (peer, all_written && (peer->input == NULL || peer->n_scanned == peer->input->len) ? EPOLLIN : EPOLLOUT);
+    wait_for (peer, all_written && (peer->input == NULL || peer->n_scanned == peer->input->len)
+                        ? EPOLLIN
+                        : EPOLLOUT);
 }
 
 static gboolean
-uid_is_allowed (KwLineServer *self,
-                gint64 uid)
+uid_is_allowed (KwLineServer *self, gint64 uid)
 {
   const GArray *allowed = self->config->allow_uids;
 
@@ -427,8 +413,7 @@ uid_is_allowed (KwLineServer *self,
 }
 
 static void
-refuse_connection (int fd,
-                   const char *text)
+refuse_connection (int fd, const char *text)
 {
   /* The peer may not read it; that is its loss. */
   (void) !send (fd, text, strlen (text), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -436,8 +421,7 @@ refuse_connection (int fd,
 }
 
 static void
-take_connection (KwLineServer *self,
-                 int fd)
+take_connection (KwLineServer *self, int fd)
 {
   struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT | EPOLLRDHUP };
   gint64 uid = KW_CALLER_NO_UID;
@@ -449,7 +433,8 @@ take_connection (KwLineServer *self,
     {
       g_autofree char *uid_text = g_strdup_printf ("%" G_GINT64_FORMAT, uid);
 
-      kw_log (G_LOG_LEVEL_WARNING, "Line connection refused: [line] allow_users", "uid", uid_text, NULL);
+      kw_log (G_LOG_LEVEL_WARNING, "Line connection refused: [line] allow_users", "uid", uid_text,
+              NULL);
       refuse_connection (fd, "ERR This user may not connect\r\n");
       return;
     }
@@ -485,10 +470,12 @@ rest_from_accepting (KwLineServer *self)
   news = !self->resting;
   self->resting = TRUE;
   for (guint i = 0; i < self->listeners->len; i++)
-    epoll_ctl (self->epoll, EPOLL_CTL_DEL, ((Peer *) g_ptr_array_index (self->listeners, i))->fd, NULL);
+    epoll_ctl (self->epoll, EPOLL_CTL_DEL, ((Peer *) g_ptr_array_index (self->listeners, i))->fd,
+               NULL);
   g_mutex_unlock (&self->lock);
   if (news)
-    kw_log (G_LOG_LEVEL_WARNING, "No descriptor is left for a line connection; raise LimitNOFILE=", NULL, NULL);
+    kw_log (G_LOG_LEVEL_WARNING,
+            "No descriptor is left for a line connection; raise LimitNOFILE=", NULL, NULL);
 }
 
 static void
@@ -511,8 +498,7 @@ accept_connections (Peer *listener)
 }
 
 static gboolean
-add_listener (KwLineServer *self,
-              Peer *listener)
+add_listener (KwLineServer *self, Peer *listener)
 {
   struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.ptr = listener };
 
@@ -553,7 +539,8 @@ thread_main (gpointer user_data)
 
   for (;;)
     {
-      int n = epoll_wait (self->epoll, &event, 1, is_surplus (self) ? SURPLUS_THREAD_WAIT_MSEC : -1);
+      int n
+          = epoll_wait (self->epoll, &event, 1, is_surplus (self) ? SURPLUS_THREAD_WAIT_MSEC : -1);
       Peer *peer = event.data.ptr;
 
       if (n < 0 && errno == EINTR)
@@ -611,8 +598,8 @@ on_tick (gpointer user_data)
         add_listener (self, g_ptr_array_index (self->listeners, i));
     }
   /* Every thread is busy and none has finished anything since the last tick: they are held up by a token. */
-  if ((guint) g_atomic_int_get (&self->n_busy) >= self->n_threads && n_handled == self->n_handled_before
-      && self->n_threads < MAX_THREADS)
+  if ((guint) g_atomic_int_get (&self->n_busy) >= self->n_threads
+      && n_handled == self->n_handled_before && self->n_threads < MAX_THREADS)
     start_thread (self);
   g_mutex_unlock (&self->lock);
   self->n_handled_before = n_handled;
@@ -676,9 +663,7 @@ kw_line_server_init (KwLineServer *self)
  * Returns: (transfer full): a server without sockets. Main context.
  */
 KwLineServer *
-kw_line_server_new (const KwLineConfig *config,
-                    KwService *service,
-                    KwSecret *token)
+kw_line_server_new (const KwLineConfig *config, KwService *service, KwSecret *token)
 {
   KwLineServer *self = g_object_new (KW_TYPE_LINE_SERVER, NULL);
 
@@ -700,9 +685,7 @@ kw_line_server_new (const KwLineConfig *config,
  * Returns: %FALSE with %KW_ERROR_FAILED
  */
 gboolean
-kw_line_server_start (KwLineServer *self,
-                      GArray *sockets,
-                      GError **error)
+kw_line_server_start (KwLineServer *self, GArray *sockets, GError **error)
 {
   struct epoll_event event = { .events = EPOLLIN, .data.ptr = NULL };
   gboolean ok = FALSE;
@@ -711,7 +694,8 @@ kw_line_server_start (KwLineServer *self,
 
   self->epoll = epoll_create1 (EPOLL_CLOEXEC);
   self->wake = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
-  ok = self->epoll >= 0 && self->wake >= 0 && epoll_ctl (self->epoll, EPOLL_CTL_ADD, self->wake, &event) == 0;
+  ok = self->epoll >= 0 && self->wake >= 0
+       && epoll_ctl (self->epoll, EPOLL_CTL_ADD, self->wake, &event) == 0;
   for (guint i = 0; ok && i < sockets->len; i++)
     {
       Peer *listener = g_new0 (Peer, 1);
@@ -726,10 +710,7 @@ kw_line_server_start (KwLineServer *self,
     {
       int saved_errno = errno;
 
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_FAILED,
-                   "The line socket cannot be served: %s",
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "The line socket cannot be served: %s",
                    g_strerror (saved_errno));
       return FALSE;
     }
@@ -755,8 +736,7 @@ kw_line_server_start (KwLineServer *self,
  *   (there is no RSA key) or %KW_ERROR_AMBIGUOUS (there are several)
  */
 GBytes *
-kw_line_server_dup_key_id (KwLineServer *self,
-                           GError **error)
+kw_line_server_dup_key_id (KwLineServer *self, GError **error)
 {
   g_autoptr (GMutexLocker) locker = NULL;
   g_autoptr (GPtrArray) keys = NULL;
@@ -775,13 +755,13 @@ kw_line_server_dup_key_id (KwLineServer *self,
       return g_bytes_ref (self->key_id);
     }
   if (keys->len > 1)
-    g_set_error (error,
-                 KW_ERROR,
-                 KW_ERROR_AMBIGUOUS,
-                 "The token holds %u RSA keys; set [line] key to the UUID of the one that the line socket uses",
-                 keys->len);
+    g_set_error (
+        error, KW_ERROR, KW_ERROR_AMBIGUOUS,
+        "The token holds %u RSA keys; set [line] key to the UUID of the one that the line socket uses",
+        keys->len);
   else if (kw_pool_is_ready (pool))
-    g_set_error_literal (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND, "The token holds no RSA key; make one with: genkey LABEL");
+    g_set_error_literal (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND,
+                         "The token holds no RSA key; make one with: genkey LABEL");
   else
     g_set_error_literal (error, KW_ERROR, KW_ERROR_UNAVAILABLE, "No device is ready");
   return NULL;
@@ -801,7 +781,8 @@ kw_line_server_quiesce (KwLineServer *self)
   g_mutex_lock (&self->lock);
   self->accepting = FALSE;
   for (guint i = 0; i < self->listeners->len; i++)
-    epoll_ctl (self->epoll, EPOLL_CTL_DEL, ((Peer *) g_ptr_array_index (self->listeners, i))->fd, NULL);
+    epoll_ctl (self->epoll, EPOLL_CTL_DEL, ((Peer *) g_ptr_array_index (self->listeners, i))->fd,
+               NULL);
   g_mutex_unlock (&self->lock);
 }
 

@@ -57,10 +57,10 @@ kw_line_token_new (GError **error)
 }
 
 static int
-write_token (int fd,
-             KwSecret *token)
+write_token (int fd, KwSecret *token)
 {
-  if (write (fd, kw_secret_get_data (token), kw_secret_get_size (token)) != (gssize) kw_secret_get_size (token)
+  if (write (fd, kw_secret_get_data (token), kw_secret_get_size (token))
+          != (gssize) kw_secret_get_size (token)
       || write (fd, "\n", 1) != 1 || fchmod (fd, 0640) != 0 || fsync (fd) != 0)
     return errno != 0 ? errno : EIO;
   return 0;
@@ -77,9 +77,7 @@ write_token (int fd,
  * Returns: %FALSE with %KW_ERROR_CONFIG
  */
 gboolean
-kw_line_token_write_file (KwSecret *token,
-                          const char *path,
-                          GError **error)
+kw_line_token_write_file (KwSecret *token, const char *path, GError **error)
 {
   g_autofree char *temporary = g_strdup_printf ("%s.XXXXXX", path);
   int fd = g_mkstemp_full (temporary, O_WRONLY | O_CLOEXEC, 0600);
@@ -97,7 +95,8 @@ kw_line_token_write_file (KwSecret *token,
     }
   if (code == 0)
     return TRUE;
-  g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "[line] token_file: cannot write %s: %s", path, g_strerror (code));
+  g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "[line] token_file: cannot write %s: %s", path,
+               g_strerror (code));
   return FALSE;
 }
 
@@ -134,7 +133,8 @@ kw_line_token_start_handover (KwSecret *token,
     }
   if (module == NULL || !g_module_symbol (module, HANDOVER_SYMBOL, (gpointer *) &make))
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "[line] token_url cannot be served: %s", g_module_error ());
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "[line] token_url cannot be served: %s",
+                   g_module_error ());
       return NULL;
     }
   g_module_make_resident (module);

@@ -19,10 +19,10 @@ struct _KwOwncloudDoor
 {
   GObject parent_instance;
 
-  KwOwncloudWeb *web;        /* owned */
-  KwLineServer *line;        /* owned, nullable */
-  GObject *handover;         /* owned, nullable: hands the token over */
-  KwPool *pool;              /* owned, nullable: watched until the line socket's key is clear */
+  KwOwncloudWeb *web; /* owned */
+  KwLineServer *line; /* owned, nullable */
+  GObject *handover;  /* owned, nullable: hands the token over */
+  KwPool *pool;       /* owned, nullable: watched until the line socket's key is clear */
   gboolean pool_was_ready;
 };
 
@@ -56,8 +56,7 @@ stop_handover (KwOwncloudDoor *self)
  * without a key is watched further, so that the first one made is the one, whatever is made after it.
  */
 static void
-on_pool_changed (KwPool *pool,
-                 KwOwncloudDoor *self)
+on_pool_changed (KwPool *pool, KwOwncloudDoor *self)
 {
   g_autoptr (GError) error = NULL;
   g_autoptr (GBytes) key_id = NULL;
@@ -79,22 +78,23 @@ on_pool_changed (KwPool *pool,
 }
 
 static GArray *
-open_line_sockets (const KwDoorContext *context,
-                   GError **error)
+open_line_sockets (const KwDoorContext *context, GError **error)
 {
   const KwLineConfig *config = kw_config_get_line (context->config);
   g_autoptr (GArray) sockets = kw_listen_new_list ();
   g_autofree char *name = NULL;
   GArray *passed = NULL;
 
-  if (g_hash_table_steal_extended (context->sockets, KW_SOCKET_NAME_LINE, (gpointer *) &name, (gpointer *) &passed))
+  if (g_hash_table_steal_extended (context->sockets, KW_SOCKET_NAME_LINE, (gpointer *) &name,
+                                   (gpointer *) &passed))
     {
       g_array_unref (sockets);
       sockets = passed;
     }
   else
     {
-      if (config->socket != NULL && !kw_listen_unix (sockets, config->socket, LINE_SOCKET_MODE, error))
+      if (config->socket != NULL
+          && !kw_listen_unix (sockets, config->socket, LINE_SOCKET_MODE, error))
         return NULL;
       if (config->port != 0 && !kw_listen_tcp (sockets, config->hostname, config->port, error))
         return NULL;
@@ -114,25 +114,21 @@ hand_over_token (KwOwncloudDoor *self,
     return FALSE;
   if (config->token_url != NULL)
     {
-      self->handover = kw_line_token_start_handover (token,
-                                                     kw_config_get_jwt (context->config)->secret,
-                                                     config->token_url,
-                                                     error);
+      self->handover
+          = kw_line_token_start_handover (token, kw_config_get_jwt (context->config)->secret,
+                                          config->token_url, error);
       if (self->handover == NULL)
         return FALSE;
     }
   if (config->token_file == NULL && config->token_url == NULL)
     kw_log (G_LOG_LEVEL_WARNING,
-            "Nobody is told the token of the line socket; set [line] token_file or token_url",
-            NULL,
+            "Nobody is told the token of the line socket; set [line] token_file or token_url", NULL,
             NULL);
   return TRUE;
 }
 
 static gboolean
-start_line (KwOwncloudDoor *self,
-            const KwDoorContext *context,
-            GError **error)
+start_line (KwOwncloudDoor *self, const KwDoorContext *context, GError **error)
 {
   g_autoptr (KwSecret) token = kw_line_token_new (error);
   g_autoptr (GArray) sockets = NULL;
@@ -143,7 +139,8 @@ start_line (KwOwncloudDoor *self,
   if (sockets == NULL)
     return FALSE;
   self->line = kw_line_server_new (kw_config_get_line (context->config), context->service, token);
-  if (!kw_line_server_start (self->line, sockets, error) || !hand_over_token (self, context, token, error))
+  if (!kw_line_server_start (self->line, sockets, error)
+      || !hand_over_token (self, context, token, error))
     return FALSE;
   self->pool = g_object_ref (kw_service_get_pool (context->service));
   g_signal_connect (self->pool, "changed", G_CALLBACK (on_pool_changed), self);
@@ -151,9 +148,7 @@ start_line (KwOwncloudDoor *self,
 }
 
 static gboolean
-kw_owncloud_door_start (KwDoor *door,
-                        const KwDoorContext *context,
-                        GError **error)
+kw_owncloud_door_start (KwDoor *door, const KwDoorContext *context, GError **error)
 {
   KwOwncloudDoor *self = KW_OWNCLOUD_DOOR (door);
 

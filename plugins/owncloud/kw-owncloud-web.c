@@ -45,7 +45,8 @@ enum
 };
 
 /* What curl and PHP's streams call a body nobody gave a type, and what a careful client says. */
-static const char *const raw_types[] = { "application/octet-stream", "application/x-www-form-urlencoded", NULL };
+static const char *const raw_types[]
+    = { "application/octet-stream", "application/x-www-form-urlencoded", NULL };
 
 typedef struct
 {
@@ -64,8 +65,7 @@ web_caller_free (gpointer data)
 }
 
 static gboolean
-check_token (KwHttpRequest *request,
-             gpointer user_data)
+check_token (KwHttpRequest *request, gpointer user_data)
 {
   KwOwncloudWeb *self = user_data;
   g_autoptr (GError) error = NULL;
@@ -76,9 +76,11 @@ check_token (KwHttpRequest *request,
   WebCaller *web_caller = NULL;
 
   if (header == NULL || g_ascii_strncasecmp (header, BEARER, strlen (BEARER)) != 0)
-    g_set_error_literal (&error, KW_ERROR, KW_ERROR_NOT_AUTHORIZED, "There is no token: Authorization: Bearer is missing");
+    g_set_error_literal (&error, KW_ERROR, KW_ERROR_NOT_AUTHORIZED,
+                         "There is no token: Authorization: Bearer is missing");
   else
-    claims = kw_jwt_verify (header + strlen (BEARER), self->secret, KW_JWT_AUDIENCE, self->leeway, &error);
+    claims = kw_jwt_verify (header + strlen (BEARER), self->secret, KW_JWT_AUDIENCE, self->leeway,
+                            &error);
   if (claims == NULL)
     {
       static const char text[] = "The token is not valid\n";
@@ -101,8 +103,7 @@ check_token (KwHttpRequest *request,
 }
 
 static void
-respond_error (KwHttpRequest *request,
-               const GError *error)
+respond_error (KwHttpRequest *request, const GError *error)
 {
   guint status = kw_http_status_from_error ((KwError) error->code);
   g_autofree char *line = g_strdup_printf ("%s\n", error->message);
@@ -121,8 +122,7 @@ respond_error (KwHttpRequest *request,
 
 /* Any thread. */
 static void
-on_decrypted (KwJob *job,
-              gpointer user_data)
+on_decrypted (KwJob *job, gpointer user_data)
 {
   g_autoptr (KwHttpRequest) request = user_data;
   KwHttpResponse response = { .status = STATUS_OK, .content_type = "application/octet-stream" };
@@ -137,8 +137,7 @@ on_decrypted (KwJob *job,
 }
 
 static void
-handle_decrypt (KwHttpRequest *request,
-                gpointer user_data)
+handle_decrypt (KwHttpRequest *request, gpointer user_data)
 {
   KwOwncloudWeb *self = user_data;
   WebCaller *web_caller = kw_http_request_get_data (request);
@@ -154,7 +153,8 @@ handle_decrypt (KwHttpRequest *request,
     }
   if (body == NULL)
     {
-      kw_http_request_respond_text (request, STATUS_BAD_REQUEST, "The body is empty: the ciphertext is wanted");
+      kw_http_request_respond_text (request, STATUS_BAD_REQUEST,
+                                    "The body is empty: the ciphertext is wanted");
       return;
     }
   job = kw_job_new_rsa_decrypt (web_caller->caller, key_id, KW_RSA_PADDING_PKCS1, body);
@@ -163,8 +163,7 @@ handle_decrypt (KwHttpRequest *request,
 }
 
 static GBytes *
-key_to_json (KwKey *key,
-             GError **error)
+key_to_json (KwKey *key, GError **error)
 {
   g_autoptr (JsonBuilder) builder = json_builder_new ();
   g_autoptr (JsonNode) root = NULL;
@@ -186,8 +185,7 @@ key_to_json (KwKey *key,
 
 /* Any thread. */
 static void
-on_generated (KwJob *job,
-              gpointer user_data)
+on_generated (KwJob *job, gpointer user_data)
 {
   g_autoptr (KwHttpRequest) request = user_data;
   g_autoptr (GError) error = NULL;
@@ -210,8 +208,7 @@ on_generated (KwJob *job,
 }
 
 static void
-handle_new_key (KwHttpRequest *request,
-                gpointer user_data)
+handle_new_key (KwHttpRequest *request, gpointer user_data)
 {
   KwOwncloudWeb *self = user_data;
   WebCaller *web_caller = kw_http_request_get_data (request);
@@ -220,7 +217,8 @@ handle_new_key (KwHttpRequest *request,
 
   if (strlen (label) > KW_MAX_KEY_LABEL_BYTES)
     {
-      kw_http_request_respond_text (request, STATUS_BAD_REQUEST, "The label (the token's sub) is too long");
+      kw_http_request_respond_text (request, STATUS_BAD_REQUEST,
+                                    "The label (the token's sub) is too long");
       return;
     }
   job = kw_job_new_generate_rsa (web_caller->caller, KEY_BITS, label);

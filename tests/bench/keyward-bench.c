@@ -27,10 +27,10 @@ static const guint client_counts[] = { 1, 4, 16, 64 };
 typedef struct
 {
   const char *title;
-  double goal_4;      /* ratio to the loop; 0 = none */
+  double goal_4; /* ratio to the loop; 0 = none */
   double goal_16;
-  double goal_added;  /* microseconds over the loop's p50 with 1 client; 0 = none */
-  double goal_p99_4;  /* microseconds; 0 = none */
+  double goal_added; /* microseconds over the loop's p50 with 1 client; 0 = none */
+  double goal_p99_4; /* microseconds; 0 = none */
 } ModeRow;
 
 static const ModeRow mode_rows[KW_BENCH_N_MODES] = {
@@ -44,8 +44,7 @@ static const ModeRow mode_rows[KW_BENCH_N_MODES] = {
 typedef KwBenchFigures Results[MAX_ROUNDS][G_N_ELEMENTS (client_counts)][KW_BENCH_N_MODES];
 
 static int
-compare_doubles (gconstpointer a,
-                 gconstpointer b)
+compare_doubles (gconstpointer a, gconstpointer b)
 {
   double x = *(const double *) a;
   double y = *(const double *) b;
@@ -54,17 +53,14 @@ compare_doubles (gconstpointer a,
 }
 
 static double
-median (double *values,
-        guint n)
+median (double *values, guint n)
 {
   qsort (values, n, sizeof *values, compare_doubles);
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
 static const char *
-verdict (double value,
-         double goal,
-         gboolean more_is_better)
+verdict (double value, double goal, gboolean more_is_better)
 {
   if (goal == 0)
     return "";
@@ -72,14 +68,12 @@ verdict (double value,
 }
 
 static void
-print_mode (Results results,
-            guint rounds,
-            guint count_index,
-            KwBenchMode mode)
+print_mode (Results results, guint rounds, guint count_index, KwBenchMode mode)
 {
   const ModeRow *row = &mode_rows[mode];
   guint clients = client_counts[count_index];
-  double per_second[MAX_ROUNDS], ratio[MAX_ROUNDS], p50[MAX_ROUNDS], p99[MAX_ROUNDS], added[MAX_ROUNDS];
+  double per_second[MAX_ROUNDS], ratio[MAX_ROUNDS], p50[MAX_ROUNDS], p99[MAX_ROUNDS],
+      added[MAX_ROUNDS];
   double goal = clients == 4 ? row->goal_4 : clients == 16 ? row->goal_16 : 0;
   double ratio_median = 0;
   double p99_median = 0;
@@ -97,8 +91,10 @@ print_mode (Results results,
     }
   ratio_median = median (ratio, rounds);
   p99_median = median (p99, rounds);
-  g_print ("%4u  %-39s %7.0f  %5.2f", clients, row->title, median (per_second, rounds), ratio_median);
-  g_print ("%-7s %8.0f %8.0f", verdict (ratio_median, goal, TRUE), median (p50, rounds), p99_median);
+  g_print ("%4u  %-39s %7.0f  %5.2f", clients, row->title, median (per_second, rounds),
+           ratio_median);
+  g_print ("%-7s %8.0f %8.0f", verdict (ratio_median, goal, TRUE), median (p50, rounds),
+           p99_median);
   if (clients == 4)
     g_print ("%s", verdict (p99_median, row->goal_p99_4, FALSE));
   if (clients == 1 && mode != KW_BENCH_LOOP)
@@ -111,8 +107,7 @@ print_mode (Results results,
 }
 
 static void
-bench_decrypt (KwBenchSetup *setup,
-               guint rounds)
+bench_decrypt (KwBenchSetup *setup, guint rounds)
 {
   g_autofree Results *results = g_malloc0 (sizeof (Results));
 
@@ -127,14 +122,16 @@ bench_decrypt (KwBenchSetup *setup,
               if (m == KW_BENCH_LOOP)
                 kw_bench_loop_run (setup, client_counts[c], &(*results)[r][c][m]);
               else
-                kw_bench_clients_run (setup, (KwBenchMode) m, client_counts[c], &(*results)[r][c][m]);
+                kw_bench_clients_run (setup, (KwBenchMode) m, client_counts[c],
+                                      &(*results)[r][c][m]);
             }
         }
     }
   kw_bench_loop_close ();
   g_printerr ("\r%40s\r", "");
-  g_print ("RSA-2048 decrypt, medians of %u interleaved runs of %.1f s; ratio = beside the bare loop\n", rounds,
-           setup->seconds);
+  g_print (
+      "RSA-2048 decrypt, medians of %u interleaved runs of %.1f s; ratio = beside the bare loop\n",
+      rounds, setup->seconds);
   g_print ("clients %-37s per s   ratio            p50 µs   p99 µs\n", "");
   for (guint c = 0; c < G_N_ELEMENTS (client_counts); c++)
     for (guint m = 0; m < KW_BENCH_N_MODES; m++)
@@ -143,8 +140,7 @@ bench_decrypt (KwBenchSetup *setup,
 
 /* Until the first ciphertext is decrypted, asked for as soon as the daemon takes a connection. */
 static void
-bench_start (KwBenchSetup *setup,
-             guint rounds)
+bench_start (KwBenchSetup *setup, guint rounds)
 {
   double values[MAX_ROUNDS];
   double result = 0;
@@ -152,11 +148,13 @@ bench_start (KwBenchSetup *setup,
   for (guint r = 0; r < rounds; r++)
     {
       kw_daemon_rig_stop (setup->rig);
-      values[r] = (double) kw_daemon_rig_time_first_answer (setup->rig, setup->key_uuid, setup->jwt, setup->ciphertext)
+      values[r] = (double) kw_daemon_rig_time_first_answer (setup->rig, setup->key_uuid, setup->jwt,
+                                                            setup->ciphertext)
                   / 1000.0;
     }
   result = median (values, rounds);
-  g_print ("start to first answer          %6.1f ms      goal 25%s\n", result, verdict (result, 25, FALSE));
+  g_print ("start to first answer          %6.1f ms      goal 25%s\n", result,
+           verdict (result, 25, FALSE));
 }
 
 static void
@@ -173,16 +171,14 @@ static void
 decrypt_by_http (const KwBenchSetup *setup)
 {
   g_autofree char *path = g_strdup_printf ("/decrypt/%s", setup->key_uuid);
-  g_autoptr (KwTestResponse) response = kw_daemon_rig_post (setup->rig, path, setup->jwt, setup->ciphertext);
+  g_autoptr (KwTestResponse) response
+      = kw_daemon_rig_post (setup->rig, path, setup->jwt, setup->ciphertext);
 
   g_assert_cmpuint (response->status, ==, 200);
 }
 
 static void
-hold_connections (const KwBenchSetup *setup,
-                  gboolean http,
-                  const char *title,
-                  double goal_mib)
+hold_connections (const KwBenchSetup *setup, gboolean http, const char *title, double goal_mib)
 {
   int pid = kw_daemon_rig_get_pid (setup->rig);
   g_autofree int *sockets = g_new0 (int, N_IDLE_CONNECTIONS);
@@ -228,7 +224,8 @@ bench_memory (KwBenchSetup *setup)
 
   fresh_daemon (setup);
   idle = (double) kw_test_resident_kib (kw_daemon_rig_get_pid (setup->rig)) / 1024.0;
-  g_print ("resident, idle                 %6.1f MiB     goal 18%s\n", idle, verdict (idle, 18, FALSE));
+  g_print ("resident, idle                 %6.1f MiB     goal 18%s\n", idle,
+           verdict (idle, 18, FALSE));
   hold_connections (setup, FALSE, "1,000 idle line connections", 2);
   fresh_daemon (setup);
   hold_connections (setup, TRUE, "1,000 idle HTTP connections", 14);
@@ -236,14 +233,14 @@ bench_memory (KwBenchSetup *setup)
   setup->seconds = N_WORK_REQUESTS / 4000.0;
   kw_bench_clients_run (setup, KW_BENCH_HTTP_KEPT, 4, &figures);
   setup->seconds = seconds;
-  g_print ("resident, after %6.0f requests %5.1f MiB\n", figures.per_second * N_WORK_REQUESTS / 4000.0,
+  g_print ("resident, after %6.0f requests %5.1f MiB\n",
+           figures.per_second * N_WORK_REQUESTS / 4000.0,
            (double) kw_test_resident_kib (kw_daemon_rig_get_pid (setup->rig)) / 1024.0);
 }
 
 /* Sends a request that needs no token and gets the answer, or leaves. */
 static void
-one_connection (const KwBenchSetup *setup,
-                gboolean close_at_peer)
+one_connection (const KwBenchSetup *setup, gboolean close_at_peer)
 {
   int fd = kw_daemon_rig_connect_http (setup->rig);
   g_autoptr (KwTestResponse) response = NULL;
@@ -287,14 +284,14 @@ bench_leaks (KwBenchSetup *setup)
       g_usleep (200000);
       added = (gint64) kw_test_resident_kib (pid) - kib;
       more = (int) kw_test_count_descriptors (pid) - (int) descriptors;
-      g_print ("%6u %-29s %+" G_GINT64_FORMAT " KiB, %+d descriptors  goal under 1024 and 0%s\n", cases[i].n,
-               cases[i].title, added, more, added < 1024 && more <= 0 ? " ok" : " MISSED");
+      g_print ("%6u %-29s %+" G_GINT64_FORMAT " KiB, %+d descriptors  goal under 1024 and 0%s\n",
+               cases[i].n, cases[i].title, added, more,
+               added < 1024 && more <= 0 ? " ok" : " MISSED");
     }
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   int rounds = 5;
   double seconds = 1.0;
@@ -302,10 +299,12 @@ main (int argc,
   const GOptionEntry entries[] = {
     { "rounds", 'r', 0, G_OPTION_ARG_INT, &rounds, "Interleaved runs, an odd number (5)", "N" },
     { "seconds", 's', 0, G_OPTION_ARG_DOUBLE, &seconds, "Length of one run (1.0)", "S" },
-    { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &parts, NULL, "[decrypt] [start] [memory] [leaks]" },
+    { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &parts, NULL,
+      "[decrypt] [start] [memory] [leaks]" },
     G_OPTION_ENTRY_NULL,
   };
-  g_autoptr (GOptionContext) options = g_option_context_new ("- measure Keyward beside the bare PKCS#11 loop");
+  g_autoptr (GOptionContext) options
+      = g_option_context_new ("- measure Keyward beside the bare PKCS#11 loop");
   g_autoptr (GError) error = NULL;
   g_autoptr (KwDaemonRig) rig = NULL;
   g_autofree char *pem = NULL;
@@ -314,9 +313,11 @@ main (int argc,
   struct rlimit limit;
 
   g_option_context_add_main_entries (options, entries, NULL);
-  if (!g_option_context_parse (options, &argc, &argv, &error) || rounds < 1 || rounds > MAX_ROUNDS || seconds <= 0)
+  if (!g_option_context_parse (options, &argc, &argv, &error) || rounds < 1 || rounds > MAX_ROUNDS
+      || seconds <= 0)
     {
-      g_printerr ("keyward-bench: %s\n", error != NULL ? error->message : "a number is out of range");
+      g_printerr ("keyward-bench: %s\n",
+                  error != NULL ? error->message : "a number is out of range");
       return 2;
     }
   getrlimit (RLIMIT_NOFILE, &limit);

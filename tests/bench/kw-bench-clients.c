@@ -30,11 +30,11 @@ typedef struct
 {
   const KwBenchSetup *setup;
   KwBenchMode mode;
-  char *request;   /* what a client sends for one answer */
+  char *request; /* what a client sends for one answer */
   gsize n_request;
-  char *expected;  /* end of a right answer */
+  char *expected; /* end of a right answer */
   gsize n_expected;
-  gsize n_whole;   /* size of a whole answer on a kept connection, learnt from the first */
+  gsize n_whole; /* size of a whole answer on a kept connection, learnt from the first */
   int epoll;
   GArray *samples;
 } Run;
@@ -60,8 +60,9 @@ prepare_line (Run *run)
   g_autofree char *plaintext = g_base64_encode (g_bytes_get_data (run->setup->plaintext, NULL),
                                                 g_bytes_get_size (run->setup->plaintext));
 
-  run->request = run->mode == KW_BENCH_LINE_CLOSED ? g_strconcat (run->setup->line_token, "\r\n", text, "\r\n", NULL)
-                                                   : g_strconcat (text, "\r\n", NULL);
+  run->request = run->mode == KW_BENCH_LINE_CLOSED
+                     ? g_strconcat (run->setup->line_token, "\r\n", text, "\r\n", NULL)
+                     : g_strconcat (text, "\r\n", NULL);
   run->n_request = strlen (run->request);
   run->expected = g_strconcat (plaintext, "\r\n", NULL);
   run->n_expected = strlen (run->expected);
@@ -73,12 +74,11 @@ prepare_http (Run *run)
 {
   gsize n_ciphertext = 0;
   const guint8 *ciphertext = g_bytes_get_data (run->setup->ciphertext, &n_ciphertext);
-  g_autofree char *head = g_strdup_printf ("POST /decrypt/%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"
-                                           "Content-Length: %" G_GSIZE_FORMAT "\r\n%s\r\n",
-                                           run->setup->key_uuid,
-                                           run->setup->jwt,
-                                           n_ciphertext,
-                                           run->mode == KW_BENCH_HTTP_CLOSED ? "Connection: close\r\n" : "");
+  g_autofree char *head = g_strdup_printf (
+      "POST /decrypt/%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"
+      "Content-Length: %" G_GSIZE_FORMAT "\r\n%s\r\n",
+      run->setup->key_uuid, run->setup->jwt, n_ciphertext,
+      run->mode == KW_BENCH_HTTP_CLOSED ? "Connection: close\r\n" : "");
   gsize n_head = strlen (head);
 
   run->n_request = n_head + n_ciphertext;
@@ -90,16 +90,14 @@ prepare_http (Run *run)
 }
 
 static void
-send_request (Run *run,
-              Client *client)
+send_request (Run *run, Client *client)
 {
   client->n_answer = 0;
   kw_test_send (client->fd, run->request, (gssize) run->n_request);
 }
 
 static void
-connect_client (Run *run,
-                Client *client)
+connect_client (Run *run, Client *client)
 {
   struct epoll_event event = { .events = EPOLLIN, .data.ptr = client };
 
@@ -118,9 +116,7 @@ connect_client (Run *run,
 }
 
 static gboolean
-answer_is_whole (Run *run,
-                 Client *client,
-                 gssize n_read)
+answer_is_whole (Run *run, Client *client, gssize n_read)
 {
   if (run->mode == KW_BENCH_HTTP_CLOSED)
     return n_read == 0;
@@ -136,20 +132,21 @@ answer_is_whole (Run *run,
 }
 
 static void
-check_answer (Run *run,
-              Client *client)
+check_answer (Run *run, Client *client)
 {
   if (client->n_answer < run->n_expected
-      || memcmp (client->answer + client->n_answer - run->n_expected, run->expected, run->n_expected) != 0)
+      || memcmp (client->answer + client->n_answer - run->n_expected, run->expected,
+                 run->n_expected)
+             != 0)
     g_error ("wrong answer: %.*s", (int) client->n_answer, client->answer);
 }
 
 /* Reads what a client was sent; TRUE when its request is answered. */
 static gboolean
-read_answer (Run *run,
-             Client *client)
+read_answer (Run *run, Client *client)
 {
-  gssize n = recv (client->fd, client->answer + client->n_answer, MAX_ANSWER - client->n_answer, MSG_DONTWAIT);
+  gssize n = recv (client->fd, client->answer + client->n_answer, MAX_ANSWER - client->n_answer,
+                   MSG_DONTWAIT);
 
   if (n < 0 && errno == EAGAIN)
     return FALSE;
@@ -163,8 +160,7 @@ read_answer (Run *run,
 }
 
 static void
-start_client (Run *run,
-              Client *client)
+start_client (Run *run, Client *client)
 {
   client->started = g_get_monotonic_time ();
   if (client->fd < 0)
@@ -173,8 +169,7 @@ start_client (Run *run,
 }
 
 static void
-finish_request (Run *run,
-                Client *client)
+finish_request (Run *run, Client *client)
 {
   guint32 sample = (guint32) (g_get_monotonic_time () - client->started);
 

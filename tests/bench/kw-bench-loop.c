@@ -34,8 +34,7 @@ static struct
 } loop;
 
 static void
-check (CK_RV rv,
-       const char *what)
+check (CK_RV rv, const char *what)
 {
   if (rv != CKR_OK)
     g_error ("%s: 0x%lx", what, rv);
@@ -46,14 +45,14 @@ open_session (void)
 {
   CK_SESSION_HANDLE session = 0;
 
-  check (loop.functions->C_OpenSession (loop.slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &session),
+  check (loop.functions->C_OpenSession (loop.slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL,
+                                        &session),
          "C_OpenSession");
   return session;
 }
 
 static CK_OBJECT_HANDLE
-find_key (const KwBenchSetup *setup,
-          CK_SESSION_HANDLE session)
+find_key (const KwBenchSetup *setup, CK_SESSION_HANDLE session)
 {
   CK_OBJECT_CLASS private_key = CKO_PRIVATE_KEY;
   CK_ATTRIBUTE template[] = {
@@ -63,7 +62,8 @@ find_key (const KwBenchSetup *setup,
   CK_OBJECT_HANDLE key = 0;
   CK_ULONG n = 0;
 
-  check (loop.functions->C_FindObjectsInit (session, template, G_N_ELEMENTS (template)), "C_FindObjectsInit");
+  check (loop.functions->C_FindObjectsInit (session, template, G_N_ELEMENTS (template)),
+         "C_FindObjectsInit");
   check (loop.functions->C_FindObjects (session, &key, 1, &n), "C_FindObjects");
   check (loop.functions->C_FindObjectsFinal (session), "C_FindObjectsFinal");
   g_assert_cmpuint (n, ==, 1);
@@ -86,12 +86,12 @@ loop_thread (gpointer user_data)
       gint64 after = 0;
       guint32 sample = 0;
 
-      check (self->functions->C_DecryptInit (self->session, &mechanism, self->key), "C_DecryptInit");
-      check (self->functions->C_Decrypt (self->session, (guint8 *) ciphertext, n_ciphertext, plaintext, &n_plaintext),
+      check (self->functions->C_DecryptInit (self->session, &mechanism, self->key),
+             "C_DecryptInit");
+      check (self->functions->C_Decrypt (self->session, (guint8 *) ciphertext, n_ciphertext,
+                                         plaintext, &n_plaintext),
              "C_Decrypt");
-      g_assert_cmpmem (plaintext,
-                       n_plaintext,
-                       g_bytes_get_data (self->setup->plaintext, NULL),
+      g_assert_cmpmem (plaintext, n_plaintext, g_bytes_get_data (self->setup->plaintext, NULL),
                        g_bytes_get_size (self->setup->plaintext));
       after = g_get_monotonic_time ();
       sample = (guint32) (after - before);
@@ -102,8 +102,7 @@ loop_thread (gpointer user_data)
 }
 
 static int
-compare_samples (gconstpointer a,
-                 gconstpointer b)
+compare_samples (gconstpointer a, gconstpointer b)
 {
   guint32 x = *(const guint32 *) a;
   guint32 y = *(const guint32 *) b;
@@ -120,9 +119,7 @@ compare_samples (gconstpointer a,
  * Makes figures of durations.
  */
 void
-kw_bench_figures_from_samples (GArray *samples,
-                               double seconds,
-                               KwBenchFigures *out_figures)
+kw_bench_figures_from_samples (GArray *samples, double seconds, KwBenchFigures *out_figures)
 {
   g_assert_cmpuint (samples->len, >, 0);
   g_array_sort (samples, compare_samples);
@@ -162,7 +159,8 @@ kw_bench_loop_open (const KwBenchSetup *setup)
     }
   g_assert_true (found);
   loop.login = open_session ();
-  check (loop.functions->C_Login (loop.login, CKU_USER, (guint8 *) setup->pin, strlen (setup->pin)), "C_Login");
+  check (loop.functions->C_Login (loop.login, CKU_USER, (guint8 *) setup->pin, strlen (setup->pin)),
+         "C_Login");
 }
 
 /**
@@ -174,9 +172,7 @@ kw_bench_loop_open (const KwBenchSetup *setup)
  * Decrypts for a while.
  */
 void
-kw_bench_loop_run (const KwBenchSetup *setup,
-                   guint n_threads,
-                   KwBenchFigures *out_figures)
+kw_bench_loop_run (const KwBenchSetup *setup, guint n_threads, KwBenchFigures *out_figures)
 {
   g_autofree LoopThread *threads = g_new0 (LoopThread, n_threads);
   g_autofree GThread **handles = g_new0 (GThread *, n_threads);

@@ -53,7 +53,10 @@ void kw_bench_loop_run (const KwBenchSetup *setup, guint n_threads, KwBenchFigur
 
 void kw_bench_loop_close (void);
 
-void kw_bench_clients_run (const KwBenchSetup *setup, KwBenchMode mode, guint n_clients, KwBenchFigures *out_figures);
+void kw_bench_clients_run (const KwBenchSetup *setup,
+                           KwBenchMode mode,
+                           guint n_clients,
+                           KwBenchFigures *out_figures);
 
 void kw_bench_figures_from_samples (GArray *samples, double seconds, KwBenchFigures *out_figures);
 

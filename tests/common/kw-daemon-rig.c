@@ -57,7 +57,8 @@ struct _KwDaemonRig
 int
 kw_test_listen_tcp (guint16 *out_port)
 {
-  struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
+  struct sockaddr_in address
+      = { .sin_family = AF_INET, .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
   socklen_t size = sizeof address;
   int fd = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -92,8 +93,9 @@ kw_test_find_free_port (void)
 int
 kw_test_connect_tcp (guint16 port)
 {
-  struct sockaddr_in address
-    = { .sin_family = AF_INET, .sin_port = htons (port), .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
+  struct sockaddr_in address = { .sin_family = AF_INET,
+                                 .sin_port = htons (port),
+                                 .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
   int fd = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   int one = 1;
 
@@ -115,7 +117,8 @@ write_config (KwDaemonRig *self)
       g_autofree char *port = g_strdup_printf ("%u", self->port);
       g_autofree char *whole = g_strjoinv (port, around_port);
 
-      g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &error);
+      g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600,
+                                &error);
       g_assert_no_error (error);
       return;
     }
@@ -124,28 +127,24 @@ write_config (KwDaemonRig *self)
                           "[pkcs11]\nmodule = \"%s\"\npin = \"%s\"\ntoken_label = \"%s\"\n%s"
                           "[state]\ndirectory = \"%s/state\"\n"
                           "%s\n",
-                          self->log_level,
-                          self->log_path,
-                          KW_TEST_JWT_SECRET,
-                          self->module,
-                          self->pin,
-                          KW_TEST_TOKEN_LABEL,
-                          self->pkcs11_config,
-                          self->directory,
+                          self->log_level, self->log_path, KW_TEST_JWT_SECRET, self->module,
+                          self->pin, KW_TEST_TOKEN_LABEL, self->pkcs11_config, self->directory,
                           self->extra_config);
   /* Tables may stand once only, so what a test adds to them is put in by these two marks. */
   {
     g_auto (GStrv) server = g_strsplit (text, "@SERVER@", 2);
     g_autofree char *server_keys = g_strdup_printf ("[server]\nport = %u\n", self->port);
-    g_autofree char *with_server = server[1] != NULL ? g_strconcat (server[0], server_keys, server[1], NULL)
-                                                     : g_strconcat (text, server_keys, NULL);
+    g_autofree char *with_server = server[1] != NULL
+                                       ? g_strconcat (server[0], server_keys, server[1], NULL)
+                                       : g_strconcat (text, server_keys, NULL);
     g_auto (GStrv) line = g_strsplit (with_server, "@LINE@", 2);
-    g_autofree char *line_keys
-      = g_strdup_printf ("[line]\nsocket = \"%s\"\ntoken_file = \"%s\"\n", self->line_path, self->token_path);
+    g_autofree char *line_keys = g_strdup_printf ("[line]\nsocket = \"%s\"\ntoken_file = \"%s\"\n",
+                                                  self->line_path, self->token_path);
     g_autofree char *whole = line[1] != NULL ? g_strconcat (line[0], line_keys, line[1], NULL)
                                              : g_strconcat (with_server, line_keys, NULL);
 
-    g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &error);
+    g_file_set_contents_full (self->config_path, whole, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600,
+                              &error);
   }
   g_assert_no_error (error);
 }
@@ -176,8 +175,7 @@ spawn (KwDaemonRig *self)
  * Returns: (transfer full): the rig
  */
 KwDaemonRig *
-kw_daemon_rig_new (const char *module,
-                   const char *extra_config)
+kw_daemon_rig_new (const char *module, const char *extra_config)
 {
   KwDaemonRig *self = g_new0 (KwDaemonRig, 1);
   g_autoptr (GError) error = NULL;
@@ -196,7 +194,8 @@ kw_daemon_rig_new (const char *module,
   self->pkcs11_config = g_strdup ("");
   self->extra_config = g_strdup (extra_config != NULL ? extra_config : "");
   self->launcher = g_subprocess_launcher_new (G_SUBPROCESS_FLAGS_NONE);
-  g_subprocess_launcher_setenv (self->launcher, "SOFTHSM2_CONF", kw_soft_hsm_get_conf (self->soft_hsm), TRUE);
+  g_subprocess_launcher_setenv (self->launcher, "SOFTHSM2_CONF",
+                                kw_soft_hsm_get_conf (self->soft_hsm), TRUE);
   g_subprocess_launcher_setenv (self->launcher, "KEYWARD_PLUGIN_PATH", KW_TEST_PLUGIN_PATH, TRUE);
   return self;
 }
@@ -239,9 +238,7 @@ kw_daemon_rig_free (KwDaemonRig *self)
  * Sets a variable of the daemon's environment.
  */
 void
-kw_daemon_rig_set_environment (KwDaemonRig *self,
-                               const char *name,
-                               const char *value)
+kw_daemon_rig_set_environment (KwDaemonRig *self, const char *name, const char *value)
 {
   g_subprocess_launcher_setenv (self->launcher, name, value, TRUE);
 }
@@ -254,8 +251,7 @@ kw_daemon_rig_set_environment (KwDaemonRig *self,
  * Changes what is added to the configuration from the next launch on.
  */
 void
-kw_daemon_rig_set_extra_config (KwDaemonRig *self,
-                                const char *text)
+kw_daemon_rig_set_extra_config (KwDaemonRig *self, const char *text)
 {
   g_free (self->extra_config);
   self->extra_config = g_strdup (text);
@@ -269,8 +265,7 @@ kw_daemon_rig_set_extra_config (KwDaemonRig *self,
  * Adds to table [pkcs11] from the next launch on.
  */
 void
-kw_daemon_rig_set_pkcs11_config (KwDaemonRig *self,
-                                 const char *text)
+kw_daemon_rig_set_pkcs11_config (KwDaemonRig *self, const char *text)
 {
   g_free (self->pkcs11_config);
   self->pkcs11_config = g_strdup (text);
@@ -284,8 +279,7 @@ kw_daemon_rig_set_pkcs11_config (KwDaemonRig *self,
  * Launches the daemon by another program from now on.
  */
 void
-kw_daemon_rig_set_wrapper (KwDaemonRig *self,
-                           const char *const *command)
+kw_daemon_rig_set_wrapper (KwDaemonRig *self, const char *const *command)
 {
   g_strfreev (self->wrapper);
   self->wrapper = g_strdupv ((char **) command);
@@ -299,8 +293,7 @@ kw_daemon_rig_set_wrapper (KwDaemonRig *self,
  * Uses a configuration of the test's own from the next launch on. It should log to "log" in the rig's directory.
  */
 void
-kw_daemon_rig_set_config (KwDaemonRig *self,
-                          const char *text)
+kw_daemon_rig_set_config (KwDaemonRig *self, const char *text)
 {
   g_free (self->whole_config);
   self->whole_config = g_strdup (text);
@@ -314,8 +307,7 @@ kw_daemon_rig_set_config (KwDaemonRig *self,
  * Changes the configured PIN; the token keeps its own.
  */
 void
-kw_daemon_rig_set_pin (KwDaemonRig *self,
-                       const char *pin)
+kw_daemon_rig_set_pin (KwDaemonRig *self, const char *pin)
 {
   g_free (self->pin);
   self->pin = g_strdup (pin);
@@ -329,8 +321,7 @@ kw_daemon_rig_set_pin (KwDaemonRig *self,
  * Changes what the daemon logs; "debug" at first.
  */
 void
-kw_daemon_rig_set_log_level (KwDaemonRig *self,
-                             const char *level)
+kw_daemon_rig_set_log_level (KwDaemonRig *self, const char *level)
 {
   g_free (self->log_level);
   self->log_level = g_strdup (level);
@@ -362,7 +353,8 @@ kw_daemon_rig_launch (KwDaemonRig *self)
           g_assert_cmpint (g_get_monotonic_time (), <, deadline);
         }
       while (strstr (log, "Server listening") == NULL && strstr (log, "Cannot start") == NULL
-             && kill (kw_daemon_rig_get_pid (self), 0) == 0 && g_subprocess_get_identifier (self->process) != NULL);
+             && kill (kw_daemon_rig_get_pid (self), 0) == 0
+             && g_subprocess_get_identifier (self->process) != NULL);
       if (strstr (log, "Address already in use") == NULL)
         return;
       g_assert_true (kw_daemon_rig_wait_for_exit (self, WAIT_SECONDS));
@@ -402,7 +394,8 @@ kw_daemon_rig_dup_refusal (KwDaemonRig *self)
   write_config (self);
   g_unlink (self->log_path);
   g_subprocess_launcher_set_flags (self->launcher, G_SUBPROCESS_FLAGS_STDERR_PIPE);
-  process = g_subprocess_launcher_spawn (self->launcher, &error, KW_TEST_KEYWARDD, "--config", self->config_path, NULL);
+  process = g_subprocess_launcher_spawn (self->launcher, &error, KW_TEST_KEYWARDD, "--config",
+                                         self->config_path, NULL);
   g_assert_no_error (error);
   g_subprocess_launcher_set_flags (self->launcher, G_SUBPROCESS_FLAGS_NONE);
   g_subprocess_communicate_utf8 (process, NULL, NULL, NULL, &errors, &error);
@@ -420,8 +413,7 @@ kw_daemon_rig_dup_refusal (KwDaemonRig *self)
  * Returns: %TRUE when it has ended, whatever its exit status
  */
 gboolean
-kw_daemon_rig_wait_for_exit (KwDaemonRig *self,
-                             guint seconds)
+kw_daemon_rig_wait_for_exit (KwDaemonRig *self, guint seconds)
 {
   gint64 deadline = g_get_monotonic_time () + (gint64) seconds * G_TIME_SPAN_SECOND;
 
@@ -483,8 +475,7 @@ kw_daemon_rig_kill (KwDaemonRig *self)
  * Waits for a line of the log.
  */
 void
-kw_daemon_rig_wait_for_log (KwDaemonRig *self,
-                            const char *text)
+kw_daemon_rig_wait_for_log (KwDaemonRig *self, const char *text)
 {
   gint64 deadline = g_get_monotonic_time () + WAIT_SECONDS * G_TIME_SPAN_SECOND;
 
@@ -546,7 +537,8 @@ kw_daemon_rig_dup_audit (KwDaemonRig *self)
 int
 kw_daemon_rig_get_pid (KwDaemonRig *self)
 {
-  const char *identifier = self->process != NULL ? g_subprocess_get_identifier (self->process) : NULL;
+  const char *identifier
+      = self->process != NULL ? g_subprocess_get_identifier (self->process) : NULL;
 
   return identifier != NULL ? (int) g_ascii_strtoll (identifier, NULL, 10) : 0;
 }
@@ -642,8 +634,7 @@ kw_daemon_rig_connect_line (KwDaemonRig *self)
 }
 
 static char *
-base64url (gconstpointer data,
-           gsize size)
+base64url (gconstpointer data, gsize size)
 {
   char *text = g_base64_encode (data, size);
 
@@ -664,9 +655,7 @@ base64url (gconstpointer data,
  * Returns: (transfer full): a token
  */
 char *
-kw_test_make_jwt (const char *secret,
-                  const char *header,
-                  const char *claims)
+kw_test_make_jwt (const char *secret, const char *header, const char *claims)
 {
   g_autofree char *head = base64url (header, strlen (header));
   g_autofree char *body = base64url (claims, strlen (claims));
@@ -691,17 +680,14 @@ kw_test_make_jwt (const char *secret,
  * Returns: (transfer full): claims as ownCloud makes them
  */
 char *
-kw_test_make_claims (gint64 expires_in,
-                     gint64 issued_in,
-                     const char *audience)
+kw_test_make_claims (gint64 expires_in, gint64 issued_in, const char *audience)
 {
   gint64 now = g_get_real_time () / G_USEC_PER_SEC;
 
-  return g_strdup_printf ("{\"iss\":\"oc1234\",\"sub\":\"master\",\"aud\":\"%s\",\"exp\":%" G_GINT64_FORMAT
-                          ",\"iat\":%" G_GINT64_FORMAT ",\"rid\":\"request-1\",\"jti\":\"1\"}",
-                          audience,
-                          now + expires_in,
-                          now + issued_in);
+  return g_strdup_printf (
+      "{\"iss\":\"oc1234\",\"sub\":\"master\",\"aud\":\"%s\",\"exp\":%" G_GINT64_FORMAT
+      ",\"iat\":%" G_GINT64_FORMAT ",\"rid\":\"request-1\",\"jti\":\"1\"}",
+      audience, now + expires_in, now + issued_in);
 }
 
 /**
@@ -727,9 +713,7 @@ kw_daemon_rig_make_jwt (KwDaemonRig *self G_GNUC_UNUSED)
  * Sends everything; a peer that has closed is no failure here.
  */
 void
-kw_test_send (int fd,
-              gconstpointer data,
-              gssize size)
+kw_test_send (int fd, gconstpointer data, gssize size)
 {
   gsize n_left = size < 0 ? strlen (data) : (gsize) size;
   const char *p = data;
@@ -748,9 +732,7 @@ kw_test_send (int fd,
 }
 
 static gssize
-receive (int fd,
-         gpointer data,
-         gsize size)
+receive (int fd, gpointer data, gsize size)
 {
   struct timeval limit = { .tv_sec = WAIT_SECONDS };
   gssize n = 0;
@@ -882,19 +864,16 @@ kw_test_receive_end (int fd)
  * Returns: (transfer full): the response
  */
 KwTestResponse *
-kw_daemon_rig_post (KwDaemonRig *self,
-                    const char *path,
-                    const char *jwt,
-                    GBytes *body)
+kw_daemon_rig_post (KwDaemonRig *self, const char *path, const char *jwt, GBytes *body)
 {
   int fd = kw_daemon_rig_connect_http (self);
   gsize n_body = body != NULL ? g_bytes_get_size (body) : 0;
-  g_autofree char *authorization = jwt != NULL ? g_strdup_printf ("Authorization: Bearer %s\r\n", jwt) : g_strdup ("");
-  g_autofree char *head = g_strdup_printf ("POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %" G_GSIZE_FORMAT
-                                           "\r\nConnection: close\r\n\r\n",
-                                           path,
-                                           authorization,
-                                           n_body);
+  g_autofree char *authorization
+      = jwt != NULL ? g_strdup_printf ("Authorization: Bearer %s\r\n", jwt) : g_strdup ("");
+  g_autofree char *head
+      = g_strdup_printf ("POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %" G_GSIZE_FORMAT
+                         "\r\nConnection: close\r\n\r\n",
+                         path, authorization, n_body);
   KwTestResponse *response = NULL;
 
   kw_test_send (fd, head, -1);
@@ -916,8 +895,7 @@ kw_daemon_rig_post (KwDaemonRig *self,
  * Returns: (transfer full): its UUID
  */
 char *
-kw_daemon_rig_make_key (KwDaemonRig *self,
-                        char **out_pem)
+kw_daemon_rig_make_key (KwDaemonRig *self, char **out_pem)
 {
   g_autofree char *jwt = kw_daemon_rig_make_jwt (self);
   g_autoptr (KwTestResponse) response = kw_daemon_rig_post (self, "/keys/new", jwt, NULL);
@@ -926,10 +904,8 @@ kw_daemon_rig_make_key (KwDaemonRig *self,
   JsonObject *object = NULL;
 
   g_assert_cmpuint (response->status, ==, 200);
-  json_parser_load_from_data (parser,
-                              g_bytes_get_data (response->body, NULL),
-                              (gssize) g_bytes_get_size (response->body),
-                              &error);
+  json_parser_load_from_data (parser, g_bytes_get_data (response->body, NULL),
+                              (gssize) g_bytes_get_size (response->body), &error);
   g_assert_no_error (error);
   object = json_node_get_object (json_parser_get_root (parser));
   if (out_pem != NULL)
@@ -947,8 +923,7 @@ kw_daemon_rig_make_key (KwDaemonRig *self,
  * Returns: (transfer full): the ciphertext
  */
 GBytes *
-kw_test_encrypt (const char *pem,
-                 GBytes *plaintext)
+kw_test_encrypt (const char *pem, GBytes *plaintext)
 {
   BIO *bio = BIO_new_mem_buf (pem, -1);
   EVP_PKEY *key = PEM_read_bio_PUBKEY (bio, NULL, NULL, NULL);
@@ -961,13 +936,9 @@ kw_test_encrypt (const char *pem,
   ciphertext = g_malloc (n);
   g_assert_cmpint (EVP_PKEY_encrypt_init (context), ==, 1);
   g_assert_cmpint (EVP_PKEY_CTX_set_rsa_padding (context, RSA_PKCS1_PADDING), ==, 1);
-  g_assert_cmpint (EVP_PKEY_encrypt (context,
-                                     ciphertext,
-                                     &n,
-                                     g_bytes_get_data (plaintext, NULL),
+  g_assert_cmpint (EVP_PKEY_encrypt (context, ciphertext, &n, g_bytes_get_data (plaintext, NULL),
                                      g_bytes_get_size (plaintext)),
-                   ==,
-                   1);
+                   ==, 1);
   EVP_PKEY_CTX_free (context);
   EVP_PKEY_free (key);
   BIO_free (bio);
@@ -1015,8 +986,9 @@ kw_daemon_rig_time_first_answer (KwDaemonRig *self,
 {
   g_autoptr (KwTestResponse) response = NULL;
   g_autofree char *path = g_strdup_printf ("/decrypt/%s", uuid);
-  struct sockaddr_in address
-    = { .sin_family = AF_INET, .sin_port = htons (self->port), .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
+  struct sockaddr_in address = { .sin_family = AF_INET,
+                                 .sin_port = htons (self->port),
+                                 .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
   gint64 start = g_get_monotonic_time ();
   int result = -1;
 

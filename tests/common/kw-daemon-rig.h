@@ -82,7 +82,7 @@ char *kw_daemon_rig_make_jwt (KwDaemonRig *self);
 typedef struct
 {
   guint status;
-  char *head;   /* status line and headers */
+  char *head; /* status line and headers */
   GBytes *body;
 } KwTestResponse;
 
@@ -98,7 +98,8 @@ char *kw_test_receive_line (int fd);
 
 gboolean kw_test_receive_end (int fd);
 
-KwTestResponse *kw_daemon_rig_post (KwDaemonRig *self, const char *path, const char *jwt, GBytes *body);
+KwTestResponse *
+kw_daemon_rig_post (KwDaemonRig *self, const char *path, const char *jwt, GBytes *body);
 
 char *kw_daemon_rig_make_key (KwDaemonRig *self, char **out_pem);
 
@@ -106,7 +107,10 @@ GBytes *kw_test_encrypt (const char *pem, GBytes *plaintext);
 
 GBytes *kw_test_uuid_to_bytes (const char *uuid);
 
-gint64 kw_daemon_rig_time_first_answer (KwDaemonRig *self, const char *uuid, const char *jwt, GBytes *ciphertext);
+gint64 kw_daemon_rig_time_first_answer (KwDaemonRig *self,
+                                        const char *uuid,
+                                        const char *jwt,
+                                        GBytes *ciphertext);
 
 guint kw_test_count_descriptors (int pid);
 

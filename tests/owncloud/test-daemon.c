@@ -55,8 +55,7 @@ use_new_key (Fixture *f)
 }
 
 static Fixture *
-fixture_new (gboolean with_shim,
-             const char *extra_config)
+fixture_new (gboolean with_shim, const char *extra_config)
 {
   Fixture *f = g_new0 (Fixture, 1);
 
@@ -127,8 +126,7 @@ wait_for_new_keys (Fixture *f)
 }
 
 static void
-assert_log_has (Fixture *f,
-                const char *text)
+assert_log_has (Fixture *f, const char *text)
 {
   g_autofree char *log = kw_daemon_rig_dup_log (f->rig);
 
@@ -142,20 +140,19 @@ test_original_configuration (void)
 {
   g_autoptr (Fixture) f = fixture_new (FALSE, NULL);
   g_autofree char *module = g_strdup (kw_soft_hsm_find_module ());
-  g_autofree char *slot = kw_soft_hsm_dup_slot (kw_daemon_rig_get_soft_hsm (f->rig), KW_TEST_TOKEN_LABEL);
+  g_autofree char *slot
+      = kw_soft_hsm_dup_slot (kw_daemon_rig_get_soft_hsm (f->rig), KW_TEST_TOKEN_LABEL);
   g_autofree char *config = NULL;
 
   /* What hsmdaemon.toml holds, and nothing else but where this test may write. */
-  config = g_strdup_printf ("# hsmdaemon\n[logger]\n# debug, info, warn, error, panic, fatal\nlevel = \"debug\"\n"
-                            "path = \"file://%s/log\"\nencoding = \"json\"\n\n"
-                            "[server]\nhostname = \"localhost\"\nport = @PORT@\n\n"
-                            "[jwt]\nsecret = \"" KW_TEST_JWT_SECRET "\"\n\n"
-                            "[pkcs11]\nmodule = \"%s\"\npin = \"" KW_TEST_PIN "\"\nslot = %s\n\n"
-                            "[state]\ndirectory = \"%s/state\"\n",
-                            kw_daemon_rig_get_directory (f->rig),
-                            module,
-                            slot,
-                            kw_daemon_rig_get_directory (f->rig));
+  config = g_strdup_printf (
+      "# hsmdaemon\n[logger]\n# debug, info, warn, error, panic, fatal\nlevel = \"debug\"\n"
+      "path = \"file://%s/log\"\nencoding = \"json\"\n\n"
+      "[server]\nhostname = \"localhost\"\nport = @PORT@\n\n"
+      "[jwt]\nsecret = \"" KW_TEST_JWT_SECRET "\"\n\n"
+      "[pkcs11]\nmodule = \"%s\"\npin = \"" KW_TEST_PIN "\"\nslot = %s\n\n"
+      "[state]\ndirectory = \"%s/state\"\n",
+      kw_daemon_rig_get_directory (f->rig), module, slot, kw_daemon_rig_get_directory (f->rig));
   kw_daemon_rig_set_config (f->rig, config);
   kw_daemon_rig_start (f->rig);
   use_new_key (f);
@@ -167,8 +164,7 @@ test_original_configuration (void)
 }
 
 static void
-assert_refuses_to_start (Fixture *f,
-                         const char *reason)
+assert_refuses_to_start (Fixture *f, const char *reason)
 {
   g_autofree char *errors = kw_daemon_rig_dup_refusal (f->rig);
 
@@ -184,7 +180,8 @@ test_weak_secrets_are_refused (void)
   for (guint i = 0; i < G_N_ELEMENTS (weak); i++)
     {
       g_autoptr (Fixture) f = fixture_new (FALSE, NULL);
-      g_autofree char *config = g_strdup_printf ("[jwt]\nsecret = \"%s\"\n[server]\nport = @PORT@\n", weak[i]);
+      g_autofree char *config
+          = g_strdup_printf ("[jwt]\nsecret = \"%s\"\n[server]\nport = @PORT@\n", weak[i]);
 
       kw_daemon_rig_set_config (f->rig, config);
       assert_refuses_to_start (f, "too weak");
@@ -196,8 +193,10 @@ test_configuration_errors_name_the_place (void)
 {
   g_autoptr (Fixture) f = fixture_new (FALSE, NULL);
 
-  kw_daemon_rig_set_config (f->rig, "[jwt]\nsecret = \"" KW_TEST_JWT_SECRET "\"\n[server]\nprot = @PORT@\n");
-  assert_refuses_to_start (f, "keyward.toml:4: unknown key \"prot\" in table [server]; did you mean \"port\"?");
+  kw_daemon_rig_set_config (f->rig, "[jwt]\nsecret = \"" KW_TEST_JWT_SECRET
+                                    "\"\n[server]\nprot = @PORT@\n");
+  assert_refuses_to_start (
+      f, "keyward.toml:4: unknown key \"prot\" in table [server]; did you mean \"port\"?");
 }
 
 static void
@@ -206,12 +205,11 @@ test_second_daemon_is_refused (void)
   g_autoptr (Fixture) f = fixture_new_started (FALSE);
   g_autoptr (Fixture) second = fixture_new (FALSE, NULL);
   g_autofree char *config
-    = g_strdup_printf ("[logger]\npath = \"%s/log\"\n[jwt]\nsecret = \"" KW_TEST_JWT_SECRET "\"\n[server]\nport = %u\n"
-                       "[pkcs11]\nmodule = \"%s\"\n[state]\ndirectory = \"%s/state\"\n",
-                       kw_daemon_rig_get_directory (second->rig),
-                       kw_daemon_rig_get_port (f->rig),
-                       kw_soft_hsm_find_module (),
-                       kw_daemon_rig_get_directory (second->rig));
+      = g_strdup_printf ("[logger]\npath = \"%s/log\"\n[jwt]\nsecret = \"" KW_TEST_JWT_SECRET
+                         "\"\n[server]\nport = %u\n"
+                         "[pkcs11]\nmodule = \"%s\"\n[state]\ndirectory = \"%s/state\"\n",
+                         kw_daemon_rig_get_directory (second->rig), kw_daemon_rig_get_port (f->rig),
+                         kw_soft_hsm_find_module (), kw_daemon_rig_get_directory (second->rig));
   g_autofree char *log = NULL;
 
   kw_daemon_rig_set_config (second->rig, config);
@@ -277,10 +275,9 @@ test_end_finishes_requests (void)
 {
   g_autoptr (Fixture) f = fixture_new_started (TRUE);
   int fd = kw_daemon_rig_connect_http (f->rig);
-  g_autofree char *head
-    = g_strdup_printf ("POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 256\r\n\r\n",
-                       f->path,
-                       f->jwt);
+  g_autofree char *head = g_strdup_printf (
+      "POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 256\r\n\r\n",
+      f->path, f->jwt);
   g_autoptr (KwTestResponse) response = NULL;
   gint64 end = g_get_monotonic_time () + 30 * G_TIME_SPAN_SECOND;
 
@@ -363,11 +360,16 @@ test_trouble_loses_no_request (void)
 {
   g_autoptr (Fixture) f = fixture_new_started (TRUE);
   const Fault faults[] = {
-    { KW_SHIM_C_Decrypt, RV_SESSION_HANDLE_INVALID }, { KW_SHIM_C_DecryptInit, RV_SESSION_HANDLE_INVALID },
-    { KW_SHIM_C_DecryptInit, RV_SESSION_CLOSED },     { KW_SHIM_C_DecryptInit, RV_KEY_HANDLE_INVALID },
-    { KW_SHIM_C_Decrypt, RV_USER_NOT_LOGGED_IN },     { KW_SHIM_C_DecryptInit, RV_USER_NOT_LOGGED_IN },
-    { KW_SHIM_C_Decrypt, RV_DEVICE_REMOVED },         { KW_SHIM_C_DecryptInit, RV_TOKEN_NOT_PRESENT },
-    { KW_SHIM_C_Decrypt, RV_GENERAL_ERROR },          { KW_SHIM_C_Decrypt, RV_DEVICE_ERROR },
+    { KW_SHIM_C_Decrypt, RV_SESSION_HANDLE_INVALID },
+    { KW_SHIM_C_DecryptInit, RV_SESSION_HANDLE_INVALID },
+    { KW_SHIM_C_DecryptInit, RV_SESSION_CLOSED },
+    { KW_SHIM_C_DecryptInit, RV_KEY_HANDLE_INVALID },
+    { KW_SHIM_C_Decrypt, RV_USER_NOT_LOGGED_IN },
+    { KW_SHIM_C_DecryptInit, RV_USER_NOT_LOGGED_IN },
+    { KW_SHIM_C_Decrypt, RV_DEVICE_REMOVED },
+    { KW_SHIM_C_DecryptInit, RV_TOKEN_NOT_PRESENT },
+    { KW_SHIM_C_Decrypt, RV_GENERAL_ERROR },
+    { KW_SHIM_C_Decrypt, RV_DEVICE_ERROR },
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (faults); i++)
@@ -432,11 +434,8 @@ test_token_initialised_underneath (void)
   g_autoptr (Fixture) f = fixture_new_started (FALSE);
   g_autofree char *line_key = NULL;
 
-  kw_soft_hsm_reinit_token (kw_daemon_rig_get_soft_hsm (f->rig),
-                            KW_TEST_TOKEN_LABEL,
-                            KW_TEST_TOKEN_LABEL,
-                            KW_TEST_SO_PIN,
-                            KW_TEST_PIN);
+  kw_soft_hsm_reinit_token (kw_daemon_rig_get_soft_hsm (f->rig), KW_TEST_TOKEN_LABEL,
+                            KW_TEST_TOKEN_LABEL, KW_TEST_SO_PIN, KW_TEST_PIN);
   g_assert_cmpuint (decrypt_status (f), >=, 500);
   wait_for_new_keys (f);
   use_new_key (f);
@@ -464,9 +463,7 @@ test_token_comes_late (void)
 }
 
 static void
-replace_in_file (const char *path,
-                 const char *from,
-                 const char *to)
+replace_in_file (const char *path, const char *from, const char *to)
 {
   g_autofree char *text = NULL;
   g_auto (GStrv) parts = NULL;
@@ -476,14 +473,16 @@ replace_in_file (const char *path,
   parts = g_strsplit (text, from, -1);
   g_assert_cmpuint (g_strv_length (parts), >, 1);
   changed = g_strjoinv (to, parts);
-  g_assert_true (g_file_set_contents_full (path, changed, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, NULL));
+  g_assert_true (
+      g_file_set_contents_full (path, changed, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, NULL));
 }
 
 static void
 test_key_that_is_not_the_recorded_one (void)
 {
   g_autoptr (Fixture) f = fixture_new_started (FALSE);
-  g_autofree char *state = g_build_filename (kw_daemon_rig_get_directory (f->rig), "state", "keys.state", NULL);
+  g_autofree char *state
+      = g_build_filename (kw_daemon_rig_get_directory (f->rig), "state", "keys.state", NULL);
   g_autofree char *name = g_strdup_printf ("rsa-%s=", f->uuid);
   g_autofree char *false_name = g_strdup_printf ("rsa-%s=00", f->uuid);
 
@@ -505,7 +504,8 @@ static void
 test_damaged_state_file_is_left_alone (void)
 {
   g_autoptr (Fixture) f = fixture_new_started (FALSE);
-  g_autofree char *state = g_build_filename (kw_daemon_rig_get_directory (f->rig), "state", "keys.state", NULL);
+  g_autofree char *state
+      = g_build_filename (kw_daemon_rig_get_directory (f->rig), "state", "keys.state", NULL);
   g_autofree char *text = NULL;
 
   kw_daemon_rig_stop (f->rig);
@@ -545,8 +545,7 @@ test_secrets_stay_inside (void)
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/daemon/start/original-configuration", test_original_configuration);

@@ -30,8 +30,7 @@ typedef struct
 } Fixture;
 
 static Fixture *
-fixture_new (gboolean with_shim,
-             const char *extra_config)
+fixture_new (gboolean with_shim, const char *extra_config)
 {
   Fixture *f = g_new0 (Fixture, 1);
   g_autoptr (GBytes) plaintext = g_bytes_new_static ("0123456789abcdefghijklmnopqrstuv", 32);
@@ -67,8 +66,7 @@ fixture_free (Fixture *f)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Fixture, fixture_free)
 
 static void
-assert_line (int fd,
-             const char *expected)
+assert_line (int fd, const char *expected)
 {
   g_autofree char *line = kw_test_receive_line (fd);
 
@@ -85,9 +83,7 @@ assert_error (int fd)
 }
 
 static void
-send_line (int fd,
-           const char *text,
-           const char *end)
+send_line (int fd, const char *text, const char *end)
 {
   kw_test_send (fd, text, -1);
   kw_test_send (fd, end, -1);
@@ -104,8 +100,7 @@ greet (Fixture *f)
 }
 
 static void
-assert_decrypts (Fixture *f,
-                 int fd)
+assert_decrypts (Fixture *f, int fd)
 {
   send_line (fd, f->line, "\r\n");
   assert_line (fd, f->expected);
@@ -219,7 +214,9 @@ test_bad_lines (gconstpointer data)
 {
   Fixture *f = (Fixture *) data;
   int fd = greet (f);
-  const char *const bad[] = { "", "A", "AAA", "====", "AA=A", "A===", "AAAA====", "AAA\x80", "\x01\x02\x03\x04", "AA AA" };
+  const char *const bad[] = {
+    "", "A", "AAA", "====", "AA=A", "A===", "AAAA====", "AAA\x80", "\x01\x02\x03\x04", "AA AA"
+  };
   const char binary[] = { 0, 1, 2, 0, '\n' };
 
   for (guint i = 0; i < G_N_ELEMENTS (bad); i++)
@@ -339,8 +336,10 @@ static void
 test_token_file (gconstpointer data)
 {
   Fixture *f = (Fixture *) data;
-  g_autofree char *path = g_build_filename (kw_daemon_rig_get_directory (f->rig), "line.token", NULL);
-  g_autofree char *socket_path = g_build_filename (kw_daemon_rig_get_directory (f->rig), "line.sock", NULL);
+  g_autofree char *path
+      = g_build_filename (kw_daemon_rig_get_directory (f->rig), "line.token", NULL);
+  g_autofree char *socket_path
+      = g_build_filename (kw_daemon_rig_get_directory (f->rig), "line.sock", NULL);
   struct stat info;
 
   g_assert_cmpint (stat (path, &info), ==, 0);
@@ -356,7 +355,8 @@ test_audit (gconstpointer data)
   Fixture *f = (Fixture *) data;
   int fd = greet (f);
   g_autofree char *audit = NULL;
-  g_autofree char *uid = g_strdup_printf ("\"by\":\"line\",\"address\":\"unix\",\"uid\":%u}", (guint) getuid ());
+  g_autofree char *uid
+      = g_strdup_printf ("\"by\":\"line\",\"address\":\"unix\",\"uid\":%u}", (guint) getuid ());
 
   assert_decrypts (f, fd);
   close (fd);
@@ -414,7 +414,8 @@ test_users_can_be_limited (void)
 static void
 test_users_can_be_allowed (void)
 {
-  g_autofree char *config = g_strdup_printf ("@LINE@\nallow_users = [\"65533\", %u]\n", (guint) getuid ());
+  g_autofree char *config
+      = g_strdup_printf ("@LINE@\nallow_users = [\"65533\", %u]\n", (guint) getuid ());
   g_autoptr (Fixture) f = fixture_new (FALSE, config);
   int fd = greet (f);
 
@@ -471,7 +472,8 @@ test_tcp (void)
     g_autofree char *token = kw_daemon_rig_dup_line_token (rig);
     g_autoptr (GBytes) plaintext = g_bytes_new_static ("x", 1);
     g_autoptr (GBytes) ciphertext = kw_test_encrypt (pem, plaintext);
-    g_autofree char *line = g_base64_encode (g_bytes_get_data (ciphertext, NULL), g_bytes_get_size (ciphertext));
+    g_autofree char *line
+        = g_base64_encode (g_bytes_get_data (ciphertext, NULL), g_bytes_get_size (ciphertext));
     int fd = kw_test_connect_tcp (port);
 
     send_line (fd, token, "\r\n");
@@ -625,7 +627,8 @@ serve_token_route (gpointer user_data)
       buffer[n] = '\0';
       server->requests[i] = g_strdup (buffer);
       if (i == 0)
-        kw_test_send (fd, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", -1);
+        kw_test_send (fd, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                      -1);
       if (i == 2)
         kw_test_send (fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", -1);
       close (fd);
@@ -667,8 +670,7 @@ test_token_is_handed_over (void)
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   g_autoptr (Fixture) f = NULL;
   const struct

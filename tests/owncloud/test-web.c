@@ -70,10 +70,10 @@ assert_decrypts (Fixture *f)
 }
 
 static void
-assert_body_contains (const KwTestResponse *response,
-                      const char *text)
+assert_body_contains (const KwTestResponse *response, const char *text)
 {
-  g_autofree char *body = g_strndup (g_bytes_get_data (response->body, NULL), g_bytes_get_size (response->body));
+  g_autofree char *body
+      = g_strndup (g_bytes_get_data (response->body, NULL), g_bytes_get_size (response->body));
 
   if (strstr (body, text) == NULL)
     g_test_message ("body: %s", body);
@@ -82,8 +82,7 @@ assert_body_contains (const KwTestResponse *response,
 
 /* Sends raw text on a new connection and gives the response, NULL when the daemon closes instead. */
 static KwTestResponse *
-exchange (Fixture *f,
-          const char *text)
+exchange (Fixture *f, const char *text)
 {
   int fd = kw_daemon_rig_connect_http (f->rig);
   KwTestResponse *response = NULL;
@@ -95,24 +94,14 @@ exchange (Fixture *f,
 }
 
 static char *
-make_head (Fixture *f,
-           const char *method,
-           const char *path,
-           const char *more)
+make_head (Fixture *f, const char *method, const char *path, const char *more)
 {
   return g_strdup_printf ("%s %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n%s\r\n",
-                          method,
-                          path,
-                          f->jwt,
-                          more);
+                          method, path, f->jwt, more);
 }
 
 static void
-assert_status (Fixture *f,
-               const char *method,
-               const char *path,
-               const char *more,
-               guint status)
+assert_status (Fixture *f, const char *method, const char *path, const char *more, guint status)
 {
   g_autofree char *head = make_head (f, method, path, more);
   g_autoptr (KwTestResponse) response = exchange (f, head);
@@ -132,7 +121,8 @@ test_conversation (gconstpointer data)
 
   for (guint i = 0; i < G_N_ELEMENTS (paths); i++)
     {
-      g_autoptr (KwTestResponse) response = kw_daemon_rig_post (f->rig, paths[i], f->jwt, f->ciphertext);
+      g_autoptr (KwTestResponse) response
+          = kw_daemon_rig_post (f->rig, paths[i], f->jwt, f->ciphertext);
 
       g_assert_cmpuint (response->status, ==, 200);
       g_assert_true (g_bytes_equal (response->body, f->plaintext));
@@ -148,11 +138,10 @@ test_label_may_be_null (gconstpointer data)
 {
   Fixture *f = (Fixture *) data;
   gint64 now = g_get_real_time () / G_USEC_PER_SEC;
-  g_autofree char *claims
-    = g_strdup_printf ("{\"iss\":\"oc\",\"sub\":null,\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT
-                       ",\"iat\":%" G_GINT64_FORMAT "}",
-                       now,
-                       now);
+  g_autofree char *claims = g_strdup_printf (
+      "{\"iss\":\"oc\",\"sub\":null,\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT
+      ",\"iat\":%" G_GINT64_FORMAT "}",
+      now, now);
   g_autofree char *jwt = kw_test_make_jwt (KW_TEST_JWT_SECRET, JWT_HEADER, claims);
   g_autoptr (KwTestResponse) response = kw_daemon_rig_post (f->rig, "/keys/new", jwt, NULL);
 
@@ -167,10 +156,9 @@ test_label_too_long (gconstpointer data)
   g_autofree char *label = g_strnfill (129, 'x');
   gint64 now = g_get_real_time () / G_USEC_PER_SEC;
   g_autofree char *claims
-    = g_strdup_printf ("{\"sub\":\"%s\",\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT ",\"iat\":%" G_GINT64_FORMAT "}",
-                       label,
-                       now,
-                       now);
+      = g_strdup_printf ("{\"sub\":\"%s\",\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT
+                         ",\"iat\":%" G_GINT64_FORMAT "}",
+                         label, now, now);
   g_autofree char *jwt = kw_test_make_jwt (KW_TEST_JWT_SECRET, JWT_HEADER, claims);
   g_autoptr (KwTestResponse) response = kw_daemon_rig_post (f->rig, "/keys/new", jwt, NULL);
 
@@ -198,8 +186,10 @@ static const JwtCase jwt_cases[] = {
   { "wrong audience", NULL, NULL, "somebody", 120, 0, 401 },
   { "wrong secret", NULL, "another secret of good length", "hsmdaemon", 120, 0, 401 },
   { "alg none, signed", "{\"alg\":\"none\",\"typ\":\"JWT\"}", NULL, "hsmdaemon", 120, 0, 401 },
-  { "alg RS256 with an HMAC", "{\"alg\":\"RS256\",\"typ\":\"JWT\"}", NULL, "hsmdaemon", 120, 0, 401 },
-  { "alg HS512 with a SHA-256 HMAC", "{\"alg\":\"HS512\",\"typ\":\"JWT\"}", NULL, "hsmdaemon", 120, 0, 401 },
+  { "alg RS256 with an HMAC", "{\"alg\":\"RS256\",\"typ\":\"JWT\"}", NULL, "hsmdaemon", 120, 0,
+    401 },
+  { "alg HS512 with a SHA-256 HMAC", "{\"alg\":\"HS512\",\"typ\":\"JWT\"}", NULL, "hsmdaemon", 120,
+    0, 401 },
   { "no alg", "{\"typ\":\"JWT\"}", NULL, "hsmdaemon", 120, 0, 401 },
   { "header is no JSON", "HS256", NULL, "hsmdaemon", 120, 0, 401 },
 };
@@ -214,9 +204,9 @@ test_jwt_table (gconstpointer data)
       const JwtCase *c = &jwt_cases[i];
       g_autofree char *claims = kw_test_make_claims (c->expires_in, c->issued_in, c->audience);
       g_autofree char *jwt = kw_test_make_jwt (c->secret != NULL ? c->secret : KW_TEST_JWT_SECRET,
-                                               c->header != NULL ? c->header : JWT_HEADER,
-                                               claims);
-      g_autoptr (KwTestResponse) response = kw_daemon_rig_post (f->rig, f->path, jwt, f->ciphertext);
+                                               c->header != NULL ? c->header : JWT_HEADER, claims);
+      g_autoptr (KwTestResponse) response
+          = kw_daemon_rig_post (f->rig, f->path, jwt, f->ciphertext);
 
       g_test_message ("%s", c->name);
       g_assert_cmpuint (response->status, ==, c->status);
@@ -229,8 +219,7 @@ test_jwt_table (gconstpointer data)
 }
 
 static void
-assert_token_refused (Fixture *f,
-                      const char *jwt)
+assert_token_refused (Fixture *f, const char *jwt)
 {
   g_autoptr (KwTestResponse) response = kw_daemon_rig_post (f->rig, f->path, jwt, f->ciphertext);
 
@@ -244,14 +233,22 @@ test_jwt_malformed (gconstpointer data)
   gint64 now = g_get_real_time () / G_USEC_PER_SEC;
   g_autofree char *no_signature = g_strndup (f->jwt, (gsize) (strrchr (f->jwt, '.') - f->jwt + 1));
   g_autofree char *bad_utf8
-    = g_strdup_printf ("{\"iss\":\"\xff\xfe\",\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT ",\"iat\":0}", now + 100);
-  g_autofree char *no_expiry = g_strdup_printf ("{\"aud\":\"hsmdaemon\",\"iat\":%" G_GINT64_FORMAT "}", now);
+      = g_strdup_printf ("{\"iss\":\"\xff\xfe\",\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT
+                         ",\"iat\":0}",
+                         now + 100);
+  g_autofree char *no_expiry
+      = g_strdup_printf ("{\"aud\":\"hsmdaemon\",\"iat\":%" G_GINT64_FORMAT "}", now);
   g_autofree char *text_expiry
-    = g_strdup_printf ("{\"aud\":\"hsmdaemon\",\"exp\":\"%" G_GINT64_FORMAT "\",\"iat\":%" G_GINT64_FORMAT "}", now + 9, now);
-  g_autofree char *no_issue = g_strdup_printf ("{\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT "}", now + 100);
-  g_autofree char *audience_list
-    = g_strdup_printf ("{\"aud\":[\"x\"],\"exp\":%" G_GINT64_FORMAT ",\"iat\":%" G_GINT64_FORMAT "}", now + 9, now);
-  const char *const claims[] = { bad_utf8, no_expiry, text_expiry, no_issue, audience_list, "[]", "\"text\"", "", "{}" };
+      = g_strdup_printf ("{\"aud\":\"hsmdaemon\",\"exp\":\"%" G_GINT64_FORMAT
+                         "\",\"iat\":%" G_GINT64_FORMAT "}",
+                         now + 9, now);
+  g_autofree char *no_issue
+      = g_strdup_printf ("{\"aud\":\"hsmdaemon\",\"exp\":%" G_GINT64_FORMAT "}", now + 100);
+  g_autofree char *audience_list = g_strdup_printf ("{\"aud\":[\"x\"],\"exp\":%" G_GINT64_FORMAT
+                                                    ",\"iat\":%" G_GINT64_FORMAT "}",
+                                                    now + 9, now);
+  const char *const claims[]
+      = { bad_utf8, no_expiry, text_expiry, no_issue, audience_list, "[]", "\"text\"", "", "{}" };
 
   for (gsize i = 0; i < strlen (f->jwt); i += 7)
     {
@@ -316,7 +313,8 @@ test_statuses (gconstpointer data)
   assert_status (f, "POST", f->path, "", 411);
   assert_status (f, "POST", f->path, too_large, 413);
   assert_status (f, "POST", f->path, "Content-Length: 99999999999999999999\r\n", 413);
-  assert_status (f, "POST", f->path, "Content-Type: application/json\r\nContent-Length: 256\r\n", 415);
+  assert_status (f, "POST", f->path, "Content-Type: application/json\r\nContent-Length: 256\r\n",
+                 415);
   assert_status (f, "POST", f->path, "Content-Encoding: gzip\r\nContent-Length: 256\r\n", 415);
   assert_status (f, "POST", f->path, "Content-Length: 0\r\n", 400);
 }
@@ -362,9 +360,7 @@ test_wrong_lengths (gconstpointer data)
 }
 
 static void
-send_chunk (int fd,
-            gconstpointer data,
-            gsize size)
+send_chunk (int fd, gconstpointer data, gsize size)
 {
   g_autofree char *head = g_strdup_printf ("%" G_GSIZE_MODIFIER "x\r\n", size);
 
@@ -451,8 +447,9 @@ test_many_requests_on_one_connection (gconstpointer data)
   Fixture *f = (Fixture *) data;
   g_autofree char *decrypt = make_head (f, "POST", f->path, "Content-Length: 256\r\n");
   int fd = kw_daemon_rig_connect_http (f->rig);
-  guint n_requests = g_test_quick () && g_getenv ("KW_TEST_SANITIZED") != NULL ? N_REQUESTS_ON_ONE_CONNECTION / 10
-                                                                              : N_REQUESTS_ON_ONE_CONNECTION;
+  guint n_requests = g_test_quick () && g_getenv ("KW_TEST_SANITIZED") != NULL
+                         ? N_REQUESTS_ON_ONE_CONNECTION / 10
+                         : N_REQUESTS_ON_ONE_CONNECTION;
 
   for (guint i = 0; i < n_requests; i++)
     {
@@ -472,7 +469,8 @@ static void
 test_expect_continue (gconstpointer data)
 {
   Fixture *f = (Fixture *) data;
-  g_autofree char *head = make_head (f, "POST", f->path, "Expect: 100-continue\r\nContent-Length: 256\r\n");
+  g_autofree char *head
+      = make_head (f, "POST", f->path, "Expect: 100-continue\r\nContent-Length: 256\r\n");
   int fd = kw_daemon_rig_connect_http (f->rig);
   g_autoptr (KwTestResponse) response = NULL;
 
@@ -484,8 +482,7 @@ test_expect_continue (gconstpointer data)
 }
 
 static GBytes *
-random_bytes (gsize size,
-              guint8 first)
+random_bytes (gsize size, guint8 first)
 {
   guint8 *bytes = g_malloc (size);
 
@@ -516,10 +513,8 @@ test_failed_decrypts_look_alike (gconstpointer data)
       g_autoptr (KwTestResponse) response = kw_daemon_rig_post (f->rig, f->path, f->jwt, bad[i]);
 
       g_assert_cmpuint (response->status, ==, 500);
-      g_assert_cmpmem (g_bytes_get_data (response->body, NULL),
-                       g_bytes_get_size (response->body),
-                       "The data cannot be decrypted with this key\n",
-                       43);
+      g_assert_cmpmem (g_bytes_get_data (response->body, NULL), g_bytes_get_size (response->body),
+                       "The data cannot be decrypted with this key\n", 43);
     }
   audit = kw_daemon_rig_dup_audit (f->rig);
   for (const char *p = audit; (p = strstr (p, "decrypt-failed")) != NULL; p++)
@@ -532,8 +527,10 @@ test_unknown_keys_are_server_errors (gconstpointer data)
 {
   Fixture *f = (Fixture *) data;
   g_autoptr (KwTestResponse) unknown
-    = kw_daemon_rig_post (f->rig, "/decrypt/6ba7b810-9dad-11d1-80b4-00c04fd430c8", f->jwt, f->ciphertext);
-  g_autoptr (KwTestResponse) malformed = kw_daemon_rig_post (f->rig, "/decrypt/nonsense", f->jwt, f->ciphertext);
+      = kw_daemon_rig_post (f->rig, "/decrypt/6ba7b810-9dad-11d1-80b4-00c04fd430c8", f->jwt,
+                            f->ciphertext);
+  g_autoptr (KwTestResponse) malformed
+      = kw_daemon_rig_post (f->rig, "/decrypt/nonsense", f->jwt, f->ciphertext);
 
   g_assert_cmpuint (unknown->status, ==, 500);
   assert_body_contains (unknown, "No device holds this key");
@@ -623,7 +620,8 @@ test_connections_come_back (gconstpointer data)
 static void
 test_slow_peers_are_closed (void)
 {
-  g_autoptr (Fixture) f = fixture_new ("@SERVER@\nheader_timeout = 1\nbody_timeout = 1\nidle_timeout = 1\n");
+  g_autoptr (Fixture) f
+      = fixture_new ("@SERVER@\nheader_timeout = 1\nbody_timeout = 1\nidle_timeout = 1\n");
   g_autofree char *head = make_head (f, "POST", f->path, "Content-Length: 256\r\n");
   int headers = kw_daemon_rig_connect_http (f->rig);
   int body = kw_daemon_rig_connect_http (f->rig);
@@ -775,21 +773,22 @@ test_no_device (void)
 
 /* Lets curl do a request; gives what it printed. */
 static char *
-run_curl (Fixture *f,
-          const char *const *more)
+run_curl (Fixture *f, const char *const *more)
 {
   g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
   g_auto (GStrv) argv = NULL;
   g_autoptr (GSubprocess) process = NULL;
   g_autoptr (GError) error = NULL;
   g_autofree char *header = g_strdup_printf ("Authorization: Bearer %s", f->jwt);
-  g_autofree char *body = g_build_filename (kw_daemon_rig_get_directory (f->rig), "ciphertext", NULL);
+  g_autofree char *body
+      = g_build_filename (kw_daemon_rig_get_directory (f->rig), "ciphertext", NULL);
   g_autofree char *data = g_strconcat ("@", body, NULL);
   g_autoptr (GBytes) output = NULL;
 
   g_file_set_contents (body, g_bytes_get_data (f->ciphertext, NULL), 256, &error);
   g_assert_no_error (error);
-  g_strv_builder_add_many (builder, "curl", "-s", "-S", "-X", "POST", "-H", header, "--data-binary", data, NULL);
+  g_strv_builder_add_many (builder, "curl", "-s", "-S", "-X", "POST", "-H", header, "--data-binary",
+                           data, NULL);
   for (guint i = 0; more[i] != NULL; i++)
     g_strv_builder_add (builder, more[i]);
   argv = g_strv_builder_end (builder);
@@ -825,11 +824,10 @@ test_unix_socket (void)
 static void
 make_certificate (const char *directory)
 {
-  g_autofree char *command
-    = g_strdup_printf ("openssl req -x509 -newkey rsa:2048 -nodes -keyout %s/key.pem -out %s/cert.pem -days 2 -subj "
-                       "/CN=localhost -addext subjectAltName=DNS:localhost",
-                       directory,
-                       directory);
+  g_autofree char *command = g_strdup_printf (
+      "openssl req -x509 -newkey rsa:2048 -nodes -keyout %s/key.pem -out %s/cert.pem -days 2 -subj "
+      "/CN=localhost -addext subjectAltName=DNS:localhost",
+      directory, directory);
   g_autofree char *key = g_strconcat (directory, "/key.pem", NULL);
   g_autofree char *errors = NULL;
   int status = 0;
@@ -843,9 +841,9 @@ static void
 test_tls (void)
 {
   g_autofree char *directory = g_dir_make_tmp ("kw-tls-XXXXXX", NULL);
-  g_autofree char *config = g_strdup_printf ("@SERVER@\ntls_certificate = \"%s/cert.pem\"\ntls_key = \"%s/key.pem\"\n",
-                                             directory,
-                                             directory);
+  g_autofree char *config
+      = g_strdup_printf ("@SERVER@\ntls_certificate = \"%s/cert.pem\"\ntls_key = \"%s/key.pem\"\n",
+                         directory, directory);
   g_autofree char *certificate = g_strconcat (directory, "/cert.pem", NULL);
   g_autoptr (Fixture) f = NULL;
   g_autofree char *url = NULL;
@@ -874,9 +872,9 @@ static void
 test_tls_key_must_be_private (void)
 {
   g_autofree char *directory = g_dir_make_tmp ("kw-tls-XXXXXX", NULL);
-  g_autofree char *config = g_strdup_printf ("@SERVER@\ntls_certificate = \"%s/cert.pem\"\ntls_key = \"%s/key.pem\"\n",
-                                             directory,
-                                             directory);
+  g_autofree char *config
+      = g_strdup_printf ("@SERVER@\ntls_certificate = \"%s/cert.pem\"\ntls_key = \"%s/key.pem\"\n",
+                         directory, directory);
   g_autofree char *key = g_strconcat (directory, "/key.pem", NULL);
   g_autoptr (KwDaemonRig) rig = NULL;
   g_autofree char *log = NULL;
@@ -895,8 +893,7 @@ test_tls_key_must_be_private (void)
 }
 
 int
-main (int argc,
-      char **argv)
+main (int argc, char **argv)
 {
   g_autoptr (Fixture) f = NULL;
   int result = 0;

@@ -45,32 +45,23 @@ G_DEFINE_FINAL_TYPE (KwLineTokenSender, kw_line_token_sender, G_TYPE_OBJECT)
 static gboolean try_to_send (gpointer user_data);
 
 static void
-try_again_later (KwLineTokenSender *self,
-                 const char *reason)
+try_again_later (KwLineTokenSender *self, const char *reason)
 {
   g_autofree char *seconds = g_strdup_printf ("%u", self->delay);
 
-  kw_log (G_LOG_LEVEL_WARNING,
-          "The line token was not accepted; trying again",
-          "url",
-          self->url,
-          "reason",
-          reason,
-          "seconds",
-          seconds,
-          NULL);
+  kw_log (G_LOG_LEVEL_WARNING, "The line token was not accepted; trying again", "url", self->url,
+          "reason", reason, "seconds", seconds, NULL);
   self->timer = g_timeout_add_seconds (self->delay, try_to_send, self);
   self->delay = MIN (self->delay * 2, MAX_DELAY_SECONDS);
 }
 
 static void
-on_sent (GObject *source,
-         GAsyncResult *result,
-         gpointer user_data)
+on_sent (GObject *source, GAsyncResult *result, gpointer user_data)
 {
   g_autoptr (KwLineTokenSender) self = user_data;
   g_autoptr (GError) error = NULL;
-  g_autoptr (GInputStream) body G_GNUC_UNUSED = soup_session_send_finish (SOUP_SESSION (source), result, &error);
+  g_autoptr (GInputStream) body G_GNUC_UNUSED
+      = soup_session_send_finish (SOUP_SESSION (source), result, &error);
   SoupMessage *message = soup_session_get_async_result_message (SOUP_SESSION (source), result);
   guint status = message != NULL ? soup_message_get_status (message) : 0;
 
@@ -107,10 +98,8 @@ make_body (KwSecret *token)
   memcpy (kw_secret_get_data (body), head, n_head);
   memcpy (kw_secret_get_data (body) + n_head, kw_secret_get_data (token), n_token);
   memcpy (kw_secret_get_data (body) + n_head + n_token, tail, strlen (tail));
-  return g_bytes_new_with_free_func (kw_secret_get_data (body),
-                                     kw_secret_get_size (body),
-                                     (GDestroyNotify) kw_secret_unref,
-                                     body);
+  return g_bytes_new_with_free_func (kw_secret_get_data (body), kw_secret_get_size (body),
+                                     (GDestroyNotify) kw_secret_unref, body);
 }
 
 static gboolean
@@ -120,8 +109,8 @@ try_to_send (gpointer user_data)
   g_autoptr (GError) error = NULL;
   g_autoptr (SoupMessage) message = soup_message_new (SOUP_METHOD_POST, self->url);
   g_autoptr (GBytes) body = make_body (self->token);
-  g_autofree char *jwt
-    = kw_jwt_sign (self->jwt_secret, JWT_ISSUER, KW_JWT_AUDIENCE_OWNCLOUD, JWT_LIFETIME_SECONDS, &error);
+  g_autofree char *jwt = kw_jwt_sign (self->jwt_secret, JWT_ISSUER, KW_JWT_AUDIENCE_OWNCLOUD,
+                                      JWT_LIFETIME_SECONDS, &error);
   g_autofree char *authorization = g_strconcat ("Bearer ", jwt, NULL);
 
   self->timer = 0;
@@ -130,15 +119,12 @@ try_to_send (gpointer user_data)
       try_again_later (self, error != NULL ? error->message : "the request cannot be made");
       return G_SOURCE_REMOVE;
     }
-  soup_message_headers_replace (soup_message_get_request_headers (message), "Authorization", authorization);
+  soup_message_headers_replace (soup_message_get_request_headers (message), "Authorization",
+                                authorization);
   soup_message_set_request_body_from_bytes (message, "application/json", body);
   /* A token must not wander to wherever an answer points. */
   soup_message_add_flags (message, SOUP_MESSAGE_NO_REDIRECT);
-  soup_session_send_async (self->session,
-                           message,
-                           G_PRIORITY_DEFAULT,
-                           self->cancellable,
-                           on_sent,
+  soup_session_send_async (self->session, message, G_PRIORITY_DEFAULT, self->cancellable, on_sent,
                            g_object_ref (self));
   return G_SOURCE_REMOVE;
 }
@@ -194,9 +180,7 @@ kw_line_token_sender_init (KwLineTokenSender *self)
  * Returns: (transfer full): what does it; g_object_run_dispose() gives up
  */
 GObject *
-kw_handover_new (KwSecret *token,
-                 KwSecret *jwt_secret,
-                 const char *url)
+kw_handover_new (KwSecret *token, KwSecret *jwt_secret, const char *url)
 {
   KwLineTokenSender *self = g_object_new (KW_TYPE_LINE_TOKEN_SENDER, NULL);
 
