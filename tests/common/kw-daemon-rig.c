@@ -244,6 +244,20 @@ kw_daemon_rig_set_environment (KwDaemonRig *self, const char *name, const char *
 }
 
 /**
+ * kw_daemon_rig_pass_socket:
+ * @self: a rig
+ * @fd: (transfer full): a listening socket
+ * @target_fd: the number it has in the daemon
+ *
+ * Lets the next daemon inherit a socket, as systemd does; the test sets LISTEN_FDS and its like.
+ */
+void
+kw_daemon_rig_pass_socket (KwDaemonRig *self, int fd, int target_fd)
+{
+  g_subprocess_launcher_take_fd (self->launcher, fd, target_fd);
+}
+
+/**
  * kw_daemon_rig_set_extra_config:
  * @self: a rig
  * @text: as for kw_daemon_rig_new()

@@ -22,6 +22,8 @@ void kw_daemon_rig_set_wrapper (KwDaemonRig *self, const char *const *command);
 
 void kw_daemon_rig_set_config (KwDaemonRig *self, const char *text);
 
+void kw_daemon_rig_pass_socket (KwDaemonRig *self, int fd, int target_fd);
+
 void kw_daemon_rig_set_extra_config (KwDaemonRig *self, const char *text);
 
 void kw_daemon_rig_set_pkcs11_config (KwDaemonRig *self, const char *text);

@@ -219,6 +219,52 @@ test_second_daemon_is_refused (void)
   g_assert_cmpuint (decrypt_status (f), ==, 200);
 }
 
+#if KW_TEST_SYSTEMD
+static void
+test_sockets_from_systemd (void)
+{
+  /* LISTEN_PID must be the daemon's own: exec keeps it. */
+  const char *const wrapper[] = { "sh", "-c", "LISTEN_PID=$$ exec \"$@\"", "sh", NULL };
+  g_autoptr (Fixture) f = fixture_new (FALSE, NULL);
+  g_autofree char *config = NULL;
+  g_autofree char *answer = NULL;
+  guint16 http_port = 0;
+  guint16 line_port = 0;
+  int http = kw_test_listen_tcp (&http_port);
+  int line = kw_test_listen_tcp (&line_port);
+  int fd = -1;
+
+  config = g_strdup_printf ("[logger]\npath = \"%s/log\"\nlevel = \"debug\"\n"
+                            "[jwt]\nsecret = \"" KW_TEST_JWT_SECRET "\"\n[server]\nport = @PORT@\n"
+                            "[pkcs11]\nmodule = \"%s\"\npin = \"" KW_TEST_PIN "\"\n"
+                            "token_label = \"" KW_TEST_TOKEN_LABEL "\"\n"
+                            "[state]\ndirectory = \"%s/state\"\n",
+                            kw_daemon_rig_get_directory (f->rig), kw_soft_hsm_find_module (),
+                            kw_daemon_rig_get_directory (f->rig));
+  kw_daemon_rig_set_config (f->rig, config);
+  kw_daemon_rig_set_wrapper (f->rig, wrapper);
+  kw_daemon_rig_set_environment (f->rig, "LISTEN_FDS", "2");
+  kw_daemon_rig_set_environment (f->rig, "LISTEN_FDNAMES", "http:line");
+  kw_daemon_rig_pass_socket (f->rig, http, 3);
+  kw_daemon_rig_pass_socket (f->rig, line, 4);
+  kw_daemon_rig_start (f->rig);
+  fd = kw_test_connect_tcp (http_port);
+  kw_test_send (fd, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", -1);
+  {
+    g_autoptr (KwTestResponse) response = kw_test_receive_response (fd);
+
+    g_assert_cmpuint (response->status, ==, 404);
+  }
+  close (fd);
+  /* The line socket is on although the configuration has no table for it. */
+  fd = kw_test_connect_tcp (line_port);
+  kw_test_send (fd, "guess\r\n", -1);
+  answer = kw_test_receive_line (fd);
+  g_assert_cmpstr (answer, ==, "ERR The token is not valid");
+  close (fd);
+}
+#endif
+
 static void
 test_restart_keeps_keys (void)
 {
@@ -552,6 +598,9 @@ main (int argc, char **argv)
   g_test_add_func ("/daemon/start/weak-secrets", test_weak_secrets_are_refused);
   g_test_add_func ("/daemon/start/configuration-errors", test_configuration_errors_name_the_place);
   g_test_add_func ("/daemon/start/second-daemon", test_second_daemon_is_refused);
+#if KW_TEST_SYSTEMD
+  g_test_add_func ("/daemon/start/sockets-from-systemd", test_sockets_from_systemd);
+#endif
   g_test_add_func ("/daemon/start/keeps-keys", test_restart_keeps_keys);
   g_test_add_func ("/daemon/start/first-request-waits", test_first_request_waits_for_the_device);
   g_test_add_func ("/daemon/start/damaged-state-file", test_damaged_state_file_is_left_alone);
