@@ -119,7 +119,8 @@ log_in (KwCliToken *self, KwToken *token, GError **error)
   if (state.login_required && !load_pin (self, token, !state.protected_path, &pin, error))
     return FALSE;
   self->keyring = kw_keyring_new (state_directory);
-  if (!kw_keyring_load (self->keyring, error) || !kw_pin_guard_login (guard, token, pin, error))
+  if (!kw_keyring_load (self->keyring, NULL, error)
+      || !kw_pin_guard_login (guard, token, pin, error))
     return FALSE;
   options.guard = guard;
   options.keyring = self->keyring;

@@ -41,8 +41,7 @@ G_DEFINE_FINAL_TYPE (KwAudit, kw_audit, G_TYPE_OBJECT)
 #define STDERR "stderr"
 
 static int
-open_file (const char *path,
-           GError **error)
+open_file (const char *path, GError **error)
 {
   int fd = open (path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0640);
 
@@ -50,11 +49,8 @@ open_file (const char *path,
     {
       int saved_errno = errno;
 
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
-                   "Cannot open the audit log %s: %s; see [audit] path",
-                   path,
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                   "Cannot open the audit log %s: %s; see [audit] path", path,
                    g_strerror (saved_errno));
       return -1;
     }
@@ -64,8 +60,7 @@ open_file (const char *path,
 
 /* "2026-11-21T07:46:00.123456Z", with the slow part made once a second. */
 static void
-append_time (KwAudit *self,
-             GString *line)
+append_time (KwAudit *self, GString *line)
 {
   gint64 now = g_get_real_time ();
   gint64 second = now / G_USEC_PER_SEC;
@@ -86,9 +81,7 @@ append_time (KwAudit *self,
 }
 
 static void
-append_member (GString *line,
-               const char *name,
-               const char *value)
+append_member (GString *line, const char *name, const char *value)
 {
   if (value == NULL)
     return;
@@ -97,8 +90,7 @@ append_member (GString *line,
 }
 
 static void
-write_line (KwAudit *self,
-            const GString *line)
+write_line (KwAudit *self, const GString *line)
 {
   gssize n = -1;
   int saved_errno = 0;
@@ -113,27 +105,20 @@ write_line (KwAudit *self,
   self->failing = n < (gssize) line->len;
   g_mutex_unlock (&self->lock);
   if (say)
-    kw_log (G_LOG_LEVEL_CRITICAL,
-            "Audit lines are being lost",
-            "path",
-            self->path,
-            "reason",
-            n < 0 ? g_strerror (saved_errno) : "short write",
-            NULL);
+    kw_log (G_LOG_LEVEL_CRITICAL, "Audit lines are being lost", "path", self->path, "reason",
+            n < 0 ? g_strerror (saved_errno) : "short write", NULL);
 }
 
 static void
-write_to_file (KwAudit *self,
-               const KwAuditRecord *record,
-               const char *key,
-               const char *uid)
+write_to_file (KwAudit *self, const KwAuditRecord *record, const char *key, const char *uid)
 {
   g_autoptr (GString) line = g_string_sized_new (320);
   const KwCaller *caller = kw_job_get_caller (record->job);
 
   g_string_append (line, "{\"time\":\"");
   append_time (self, line);
-  g_string_append_printf (line, "\",\"verb\":\"%s\"", kw_verb_to_string (kw_job_get_verb (record->job)));
+  g_string_append_printf (line, "\",\"verb\":\"%s\"",
+                          kw_verb_to_string (kw_job_get_verb (record->job)));
   append_member (line, "key", key);
   append_member (line, "result", record->result);
   append_member (line, "device", record->device);
@@ -149,47 +134,30 @@ write_to_file (KwAudit *self,
 }
 
 static void
-write_to_journal (const KwAuditRecord *record,
-                  const char *key,
-                  const char *uid)
+write_to_journal (const KwAuditRecord *record, const char *key, const char *uid)
 {
   const KwCaller *caller = kw_job_get_caller (record->job);
   const char *verb = kw_verb_to_string (kw_job_get_verb (record->job));
   const char *by = kw_caller_kind_to_string (kw_caller_get_kind (caller));
   g_autofree char *duration = g_strdup_printf ("%" G_GINT64_FORMAT, record->duration_usec);
-  g_autofree char *message = g_strdup_printf ("%s key %s by %s %s: %s",
-                                              verb,
-                                              key != NULL ? key : "-",
-                                              by,
-                                              kw_caller_get_name (caller) != NULL ? kw_caller_get_name (caller) : "-",
-                                              record->result);
+  g_autofree char *message
+      = g_strdup_printf ("%s key %s by %s %s: %s", verb, key != NULL ? key : "-", by,
+                         kw_caller_get_name (caller) != NULL ? kw_caller_get_name (caller) : "-",
+                         record->result);
   const char *values[] = {
-    "MESSAGE",
-    message,
-    "PRIORITY",
-    "6",
-    "SYSLOG_IDENTIFIER",
-    KW_AUDIT_IDENTIFIER,
-    "KEYWARD_VERB",
-    verb,
-    "KEYWARD_KEY",
-    key,
-    "KEYWARD_RESULT",
-    record->result,
-    "KEYWARD_DEVICE",
-    record->device,
-    "KEYWARD_USEC",
-    duration,
-    "KEYWARD_BY",
-    by,
-    "KEYWARD_NAME",
-    kw_caller_get_name (caller),
-    "KEYWARD_REQUEST",
-    kw_caller_get_request_id (caller),
-    "KEYWARD_ADDRESS",
-    kw_caller_get_address (caller),
-    "KEYWARD_UID",
-    uid,
+    "MESSAGE",           message,
+    "PRIORITY",          "6",
+    "SYSLOG_IDENTIFIER", KW_AUDIT_IDENTIFIER,
+    "KEYWARD_VERB",      verb,
+    "KEYWARD_KEY",       key,
+    "KEYWARD_RESULT",    record->result,
+    "KEYWARD_DEVICE",    record->device,
+    "KEYWARD_USEC",      duration,
+    "KEYWARD_BY",        by,
+    "KEYWARD_NAME",      kw_caller_get_name (caller),
+    "KEYWARD_REQUEST",   kw_caller_get_request_id (caller),
+    "KEYWARD_ADDRESS",   kw_caller_get_address (caller),
+    "KEYWARD_UID",       uid,
   };
   GLogField fields[G_N_ELEMENTS (values) / 2];
   gsize n = 0;
@@ -238,9 +206,7 @@ kw_audit_init (KwAudit *self)
  * Returns: (transfer full): the log; %NULL with %KW_ERROR_CONFIG when it cannot be opened
  */
 KwAudit *
-kw_audit_new (const char *path,
-              const char *state_directory,
-              GError **error)
+kw_audit_new (const char *path, const char *state_directory, GError **error)
 {
   g_autoptr (KwAudit) self = g_object_new (KW_TYPE_AUDIT, NULL);
 
@@ -274,8 +240,7 @@ kw_audit_new (const char *path,
  * Writes one line. A log that cannot be written is reported once and does not stop the service. Any thread.
  */
 void
-kw_audit_write (KwAudit *self,
-                const KwAuditRecord *record)
+kw_audit_write (KwAudit *self, const KwAuditRecord *record)
 {
   g_autofree char *key = NULL;
   g_autofree char *uid = NULL;
@@ -304,8 +269,7 @@ kw_audit_write (KwAudit *self,
  * Returns: %FALSE with %KW_ERROR_CONFIG; the old file stays in use
  */
 gboolean
-kw_audit_reopen (KwAudit *self,
-                 GError **error)
+kw_audit_reopen (KwAudit *self, GError **error)
 {
   int fresh = -1;
 

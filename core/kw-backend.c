@@ -33,21 +33,21 @@ kw_backend_default_init (KwBackendInterface *iface)
    * @self: the back end
    * @token: a token that is there now
    */
-  signals[SIGNAL_TOKEN_ADDED]
-    = g_signal_new ("token-added", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 1, KW_TYPE_TOKEN);
+  signals[SIGNAL_TOKEN_ADDED] = g_signal_new ("token-added", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL,
+                                              NULL, G_TYPE_NONE, 1, KW_TYPE_TOKEN);
   /**
    * KwBackend::token-removed:
    * @self: the back end
    * @token: a token that was announced before and is gone
    */
-  signals[SIGNAL_TOKEN_REMOVED]
-    = g_signal_new ("token-removed", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 1, KW_TYPE_TOKEN);
+  signals[SIGNAL_TOKEN_REMOVED] = g_signal_new ("token-removed", type, G_SIGNAL_RUN_LAST, 0, NULL,
+                                                NULL, NULL, G_TYPE_NONE, 1, KW_TYPE_TOKEN);
   /**
    * KwBackend::status-changed:
    * @self: the back end
    */
-  signals[SIGNAL_STATUS_CHANGED]
-    = g_signal_new ("status-changed", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
+  signals[SIGNAL_STATUS_CHANGED] = g_signal_new ("status-changed", type, G_SIGNAL_RUN_LAST, 0, NULL,
+                                                 NULL, NULL, G_TYPE_NONE, 0);
 }
 
 /**
@@ -91,9 +91,7 @@ kw_backend_get_name (KwBackend *self)
  * Returns: %FALSE with %KW_ERROR_CONFIG when the back end cannot work with it
  */
 gboolean
-kw_backend_configure (KwBackend *self,
-                      KwConfig *config,
-                      GError **error)
+kw_backend_configure (KwBackend *self, KwConfig *config, GError **error)
 {
   g_return_val_if_fail (KW_IS_BACKEND (self), FALSE);
 
@@ -139,8 +137,7 @@ kw_backend_stop (KwBackend *self)
  *   %KW_ERROR_AMBIGUOUS or %KW_ERROR_MODULE_FAILED, whose message lists what is there
  */
 GPtrArray *
-kw_backend_coldplug (KwBackend *self,
-                     GError **error)
+kw_backend_coldplug (KwBackend *self, GError **error)
 {
   g_return_val_if_fail (KW_IS_BACKEND (self), NULL);
 
@@ -157,17 +154,13 @@ kw_backend_coldplug (KwBackend *self,
  * Returns: (transfer full) (element-type KwSlotInfo): the slots; %NULL with an error
  */
 GPtrArray *
-kw_backend_list_slots (KwBackend *self,
-                       GError **error)
+kw_backend_list_slots (KwBackend *self, GError **error)
 {
   g_return_val_if_fail (KW_IS_BACKEND (self), NULL);
 
   if (KW_BACKEND_GET_IFACE (self)->list_slots == NULL)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_NOT_SUPPORTED,
-                   "The back end %s has no slots to list",
+      g_set_error (error, KW_ERROR, KW_ERROR_NOT_SUPPORTED, "The back end %s has no slots to list",
                    kw_backend_get_name (self));
       return NULL;
     }
@@ -182,8 +175,7 @@ kw_backend_list_slots (KwBackend *self,
  * Asks for a token that gave trouble to be dropped and found anew. Main context.
  */
 void
-kw_backend_reset_token (KwBackend *self,
-                        KwToken *token)
+kw_backend_reset_token (KwBackend *self, KwToken *token)
 {
   g_return_if_fail (KW_IS_BACKEND (self));
 
@@ -212,8 +204,7 @@ kw_backend_get_status_text (KwBackend *self)
  * For implementations: announces a token. Main context.
  */
 void
-kw_backend_emit_token_added (KwBackend *self,
-                             KwToken *token)
+kw_backend_emit_token_added (KwBackend *self, KwToken *token)
 {
   g_return_if_fail (KW_IS_BACKEND (self));
 
@@ -228,8 +219,7 @@ kw_backend_emit_token_added (KwBackend *self,
  * For implementations: says that a token announced before is gone. Main context.
  */
 void
-kw_backend_emit_token_removed (KwBackend *self,
-                               KwToken *token)
+kw_backend_emit_token_removed (KwBackend *self, KwToken *token)
 {
   g_return_if_fail (KW_IS_BACKEND (self));
 

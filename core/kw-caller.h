@@ -24,8 +24,11 @@ typedef enum
 
 typedef struct _KwCaller KwCaller;
 
-KwCaller *
-kw_caller_new (KwCallerKind kind, const char *name, const char *request_id, const char *address, gint64 uid);
+KwCaller *kw_caller_new (KwCallerKind kind,
+                         const char *name,
+                         const char *request_id,
+                         const char *address,
+                         gint64 uid);
 
 KwCaller *kw_caller_ref (KwCaller *self);
 

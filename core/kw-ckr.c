@@ -151,20 +151,15 @@ kw_ckr_to_error (gulong rv)
  * message. Any thread.
  */
 void
-kw_ckr_set_error (GError **error,
-                  gulong rv,
-                  const char *function)
+kw_ckr_set_error (GError **error, gulong rv, const char *function)
 {
   const char *name = kw_ckr_to_string (rv);
 
   if (name != NULL)
     g_set_error (error, KW_ERROR, (gint) kw_ckr_to_error (rv), "%s: %s", function, name);
   else
-    g_set_error (error,
-                 KW_ERROR,
-                 (gint) kw_ckr_to_error (rv),
-                 "%s: %s 0x%08lX",
-                 function,
-                 (rv & CKR_VENDOR_DEFINED_BIT) != 0 ? "vendor's return value" : "unknown return value",
+    g_set_error (error, KW_ERROR, (gint) kw_ckr_to_error (rv), "%s: %s 0x%08lX", function,
+                 (rv & CKR_VENDOR_DEFINED_BIT) != 0 ? "vendor's return value"
+                                                    : "unknown return value",
                  rv);
 }

@@ -72,25 +72,20 @@ struct _KwConfigRow
 };
 
 static gboolean
-wrong_type (const char *wanted,
-            GError **error)
+wrong_type (const char *wanted, GError **error)
 {
   g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "must be %s", wanted);
   return FALSE;
 }
 
 static gpointer
-row_field (KwConfig *self,
-           const KwConfigRow *row)
+row_field (KwConfig *self, const KwConfigRow *row)
 {
   return (guint8 *) self + row->offset;
 }
 
 static gboolean
-set_string (KwConfig *self,
-            const KwConfigRow *row,
-            const KwTomlEntry *entry,
-            GError **error)
+set_string (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   char **field = row_field (self, row);
 
@@ -104,10 +99,7 @@ set_string (KwConfig *self,
 }
 
 static gboolean
-set_path (KwConfig *self,
-          const KwConfigRow *row,
-          const KwTomlEntry *entry,
-          GError **error)
+set_path (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   if (entry->type != KW_TOML_STRING || !g_path_is_absolute (entry->string))
     return wrong_type ("an absolute path in quotes", error);
@@ -115,18 +107,13 @@ set_path (KwConfig *self,
 }
 
 static gboolean
-set_socket_path (KwConfig *self,
-                 const KwConfigRow *row,
-                 const KwTomlEntry *entry,
-                 GError **error)
+set_socket_path (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   if (!set_path (self, row, entry, error))
     return FALSE;
   if (strlen (entry->string) >= sizeof ((struct sockaddr_un *) NULL)->sun_path)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
                    "is too long: a socket's path has at most %" G_GSIZE_FORMAT " bytes",
                    sizeof ((struct sockaddr_un *) NULL)->sun_path - 1);
       return FALSE;
@@ -135,19 +122,14 @@ set_socket_path (KwConfig *self,
 }
 
 static gboolean
-read_integer (const KwConfigRow *row,
-              const KwTomlEntry *entry,
-              gint64 *out_value,
-              GError **error)
+read_integer (const KwConfigRow *row, const KwTomlEntry *entry, gint64 *out_value, GError **error)
 {
-  if (entry->type != KW_TOML_INTEGER || entry->integer < row->minimum || entry->integer > row->maximum)
+  if (entry->type != KW_TOML_INTEGER || entry->integer < row->minimum
+      || entry->integer > row->maximum)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
                    "must be a whole number from %" G_GINT64_FORMAT " to %" G_GINT64_FORMAT,
-                   row->minimum,
-                   row->maximum);
+                   row->minimum, row->maximum);
       return FALSE;
     }
   *out_value = entry->integer;
@@ -155,10 +137,7 @@ read_integer (const KwConfigRow *row,
 }
 
 static gboolean
-set_uint (KwConfig *self,
-          const KwConfigRow *row,
-          const KwTomlEntry *entry,
-          GError **error)
+set_uint (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   guint *field = row_field (self, row);
   gint64 value = 0;
@@ -170,10 +149,7 @@ set_uint (KwConfig *self,
 }
 
 static gboolean
-set_port (KwConfig *self,
-          const KwConfigRow *row,
-          const KwTomlEntry *entry,
-          GError **error)
+set_port (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   guint16 *field = row_field (self, row);
   gint64 value = 0;
@@ -185,10 +161,7 @@ set_port (KwConfig *self,
 }
 
 static gboolean
-set_boolean (KwConfig *self,
-             const KwConfigRow *row,
-             const KwTomlEntry *entry,
-             GError **error)
+set_boolean (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   gboolean *field = row_field (self, row);
 
@@ -210,10 +183,7 @@ set_log_level (KwConfig *self,
 }
 
 static gboolean
-set_log_path (KwConfig *self,
-              const KwConfigRow *row,
-              const KwTomlEntry *entry,
-              GError **error)
+set_log_path (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   char **field = row_field (self, row);
   g_autofree char *path = NULL;
@@ -224,10 +194,11 @@ set_log_path (KwConfig *self,
     path = g_strdup (entry->string);
   if (path == NULL
       || !(g_path_is_absolute (path) || g_str_equal (path, "stderr")
-           || g_str_equal (path, row->offset == G_STRUCT_OFFSET (KwConfig, log.path) ? "stdout" : "journal")))
+           || g_str_equal (path, row->offset == G_STRUCT_OFFSET (KwConfig, log.path) ? "stdout"
+                                                                                     : "journal")))
     return wrong_type (row->offset == G_STRUCT_OFFSET (KwConfig, log.path)
-                         ? "\"stderr\", \"stdout\", an absolute path or a file:// URI"
-                         : "\"journal\", \"stderr\", an absolute path or a file:// URI",
+                           ? "\"stderr\", \"stdout\", an absolute path or a file:// URI"
+                           : "\"journal\", \"stderr\", an absolute path or a file:// URI",
                        error);
   g_free (*field);
   *field = g_steal_pointer (&path);
@@ -258,7 +229,8 @@ set_slot (KwConfig *self,
   if (entry->type == KW_TOML_INTEGER && entry->integer >= 0)
     self->pkcs11.slot = (guint64) entry->integer;
   else if (entry->type != KW_TOML_STRING
-           || !g_ascii_string_to_unsigned (entry->string, 10, 0, G_MAXUINT64, &self->pkcs11.slot, NULL))
+           || !g_ascii_string_to_unsigned (entry->string, 10, 0, G_MAXUINT64, &self->pkcs11.slot,
+                                           NULL))
     return wrong_type ("a slot id as `listslots` prints it: a decimal number", error);
   self->pkcs11.has_slot = TRUE;
   return TRUE;
@@ -283,7 +255,8 @@ read_secret (KwConfig *self,
       && !g_path_is_absolute (entry->string + strlen (SECRET_PREFIX_FILE)))
     return wrong_type ("file: and an absolute path", error);
   if (g_str_has_prefix (entry->string, SECRET_PREFIX_CREDENTIAL)
-      && (entry->string[strlen (SECRET_PREFIX_CREDENTIAL)] == '\0' || strchr (entry->string, '/') != NULL))
+      && (entry->string[strlen (SECRET_PREFIX_CREDENTIAL)] == '\0'
+          || strchr (entry->string, '/') != NULL))
     return wrong_type ("credential: and the name of a systemd credential", error);
   if (g_str_has_prefix (entry->string, SECRET_PREFIX_FILE)
       || g_str_has_prefix (entry->string, SECRET_PREFIX_CREDENTIAL))
@@ -293,7 +266,8 @@ read_secret (KwConfig *self,
     }
   if (strlen (entry->string) > max_size)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "is too long: at most %" G_GSIZE_FORMAT " bytes", max_size);
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                   "is too long: at most %" G_GSIZE_FORMAT " bytes", max_size);
       return FALSE;
     }
   *out_secret = kw_secret_new_copy (entry->string, strlen (entry->string), error);
@@ -307,7 +281,8 @@ set_jwt_secret (KwConfig *self,
                 const KwTomlEntry *entry,
                 GError **error)
 {
-  return read_secret (self, entry, KW_MAX_SECRET_BYTES, &self->jwt.secret, &self->jwt_secret_source, error);
+  return read_secret (self, entry, KW_MAX_SECRET_BYTES, &self->jwt.secret, &self->jwt_secret_source,
+                      error);
 }
 
 static gboolean
@@ -333,8 +308,7 @@ set_line_key (KwConfig *self,
 }
 
 static gboolean
-user_to_uid (const char *name,
-             guint32 *out_uid)
+user_to_uid (const char *name, guint32 *out_uid)
 {
   guint64 number = 0;
   struct passwd *user = NULL;
@@ -366,7 +340,8 @@ set_allow_users (KwConfig *self,
 
       if (!user_to_uid (entry->list[i], &uid))
         {
-          g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names no user of this system: %s", entry->list[i]);
+          g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names no user of this system: %s",
+                       entry->list[i]);
           return FALSE;
         }
       g_array_append_val (self->line.allow_uids, uid);
@@ -375,17 +350,15 @@ set_allow_users (KwConfig *self,
 }
 
 static gboolean
-set_token_url (KwConfig *self,
-               const KwConfigRow *row,
-               const KwTomlEntry *entry,
-               GError **error)
+set_token_url (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
 {
   g_autoptr (GUri) uri = NULL;
 
   if (entry->type == KW_TOML_STRING)
     uri = g_uri_parse (entry->string, G_URI_FLAGS_NONE, NULL);
   if (uri == NULL || g_uri_get_host (uri) == NULL || g_uri_get_host (uri)[0] == '\0'
-      || !(g_str_equal (g_uri_get_scheme (uri), "https") || g_str_equal (g_uri_get_scheme (uri), "http")))
+      || !(g_str_equal (g_uri_get_scheme (uri), "https")
+           || g_str_equal (g_uri_get_scheme (uri), "http")))
     return wrong_type ("an http:// or https:// address", error);
   return set_string (self, row, entry, error);
 }
@@ -433,8 +406,7 @@ static const KwConfigRow config_rows[] = {
 
 /* Levenshtein's distance between two short names. */
 static guint
-name_distance (const char *a,
-               const char *b)
+name_distance (const char *a, const char *b)
 {
   gsize n_b = strlen (b);
   g_autofree guint *row = g_new (guint, n_b + 1);
@@ -476,10 +448,9 @@ nearest_table (const char *name)
   return nearest;
 }
 
-/* The key most like @key: one of the same table if there is any, else one that stands in another table. */
+/* The key that was perhaps meant: the one of this name in another table, else one of the same table that is like it. */
 static const KwConfigRow *
-nearest_row (const char *table,
-             const char *key)
+nearest_row (const char *table, const char *key)
 {
   const KwConfigRow *nearest = NULL;
   guint best = MAX_SUGGESTION_DISTANCE + 1;
@@ -488,16 +459,13 @@ nearest_row (const char *table,
     {
       guint distance = name_distance (key, config_rows[i].key);
 
+      if (distance == 0)
+        return &config_rows[i];
       if (g_str_equal (config_rows[i].table, table) && distance < best)
         {
           best = distance;
           nearest = &config_rows[i];
         }
-    }
-  for (guint i = 0; nearest == NULL && i < G_N_ELEMENTS (config_rows); i++)
-    {
-      if (g_str_equal (config_rows[i].key, key))
-        nearest = &config_rows[i];
     }
   return nearest;
 }
@@ -514,8 +482,7 @@ table_is_known (const char *table)
 }
 
 static const KwConfigRow *
-find_row (const char *table,
-          const char *key)
+find_row (const char *table, const char *key)
 {
   for (guint i = 0; i < G_N_ELEMENTS (config_rows); i++)
     {
@@ -526,39 +493,27 @@ find_row (const char *table,
 }
 
 static gboolean
-refuse_unknown_key (const KwTomlEntry *entry,
-                    GError **error)
+refuse_unknown_key (const KwTomlEntry *entry, GError **error)
 {
   const KwConfigRow *near = nearest_row (entry->table, entry->key);
-  g_autofree char *where = entry->table[0] != '\0' ? g_strdup_printf (" in table [%s]", entry->table)
-                                                    : g_strdup (" outside any table");
+  g_autofree char *where = entry->table[0] != '\0'
+                               ? g_strdup_printf (" in table [%s]", entry->table)
+                               : g_strdup (" outside any table");
 
   if (near != NULL && g_str_equal (near->table, entry->table))
-    g_set_error (error,
-                 KW_ERROR,
-                 KW_ERROR_CONFIG,
-                 "unknown key \"%s\"%s; did you mean \"%s\"?",
-                 entry->key,
-                 where,
-                 near->key);
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown key \"%s\"%s; did you mean \"%s\"?",
+                 entry->key, where, near->key);
   else if (near != NULL)
-    g_set_error (error,
-                 KW_ERROR,
-                 KW_ERROR_CONFIG,
-                 "unknown key \"%s\"%s; did you mean \"%s\" in table [%s]?",
-                 entry->key,
-                 where,
-                 near->key,
-                 near->table);
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                 "unknown key \"%s\"%s; did you mean \"%s\" in table [%s]?", entry->key, where,
+                 near->key, near->table);
   else
     g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown key \"%s\"%s", entry->key, where);
   return FALSE;
 }
 
 static gboolean
-apply_table (KwConfig *self,
-             const KwTomlEntry *entry,
-             GError **error)
+apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
 {
   const char *near = nearest_table (entry->key);
 
@@ -569,18 +524,18 @@ apply_table (KwConfig *self,
       return TRUE;
     }
   if (entry->table[0] != '\0')
-    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s.%s]", entry->table, entry->key);
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s.%s]", entry->table,
+                 entry->key);
   else if (near != NULL)
-    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s]; did you mean [%s]?", entry->key, near);
+    g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s]; did you mean [%s]?",
+                 entry->key, near);
   else
     g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s]", entry->key);
   return FALSE;
 }
 
 static gboolean
-apply_entry (KwConfig *self,
-             const KwTomlEntry *entry,
-             GError **error)
+apply_entry (KwConfig *self, const KwTomlEntry *entry, GError **error)
 {
   const KwConfigRow *row = NULL;
 
@@ -598,8 +553,7 @@ apply_entry (KwConfig *self,
 }
 
 static gint
-compare_lines (gconstpointer a,
-               gconstpointer b)
+compare_lines (gconstpointer a, gconstpointer b)
 {
   const KwTomlEntry *entry_a = *(const KwTomlEntry *const *) a;
   const KwTomlEntry *entry_b = *(const KwTomlEntry *const *) b;
@@ -608,25 +562,19 @@ compare_lines (gconstpointer a,
 }
 
 static gboolean
-check_together (KwConfig *self,
-                GError **error)
+check_together (KwConfig *self, GError **error)
 {
   if ((self->server.tls_certificate == NULL) != (self->server.tls_key == NULL))
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
-                   "%s: [server] %s is set, but %s is not: TLS needs both",
-                   self->path,
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                   "%s: [server] %s is set, but %s is not: TLS needs both", self->path,
                    self->server.tls_key != NULL ? "tls_key" : "tls_certificate",
                    self->server.tls_key != NULL ? "tls_certificate" : "tls_key");
       return FALSE;
     }
   if (self->line.hostname != NULL && self->line.port == 0)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
                    "%s: [line] hostname is set, but port is not: both are needed for TCP",
                    self->path);
       return FALSE;
@@ -696,8 +644,7 @@ kw_config_init (KwConfig *self)
 
 /* Reads a whole file that may hold secrets; the caller wipes it. */
 static KwSecret *
-read_config_file (const char *path,
-                  GError **error)
+read_config_file (const char *path, GError **error)
 {
   g_autoptr (GError) local_error = NULL;
   KwSecret *data = kw_secret_new_from_file (path, KW_MAX_CONFIG_BYTES, &local_error);
@@ -730,10 +677,7 @@ kw_config_new_defaults (void)
  * Returns: (transfer full): the configuration; %NULL with %KW_ERROR_CONFIG, whose message begins "PATH:LINE: "
  */
 KwConfig *
-kw_config_new_from_data (const char *path,
-                         const char *data,
-                         gsize size,
-                         GError **error)
+kw_config_new_from_data (const char *path, const char *data, gsize size, GError **error)
 {
   g_autoptr (KwConfig) self = NULL;
   g_autoptr (GPtrArray) entries = NULL;
@@ -747,7 +691,8 @@ kw_config_new_from_data (const char *path,
   entries = kw_toml_parse (data, size, KW_MAX_CONFIG_KEYS, &line, &message);
   if (entries == NULL)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s:%u: not valid TOML: %s", path, line, message);
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s:%u: not valid TOML: %s", path, line,
+                   message);
       return NULL;
     }
   g_ptr_array_sort (entries, compare_lines);
@@ -777,8 +722,7 @@ kw_config_new_from_data (const char *path,
  * Returns: (transfer full): the configuration; %NULL with %KW_ERROR_CONFIG or %KW_ERROR_PERMISSION
  */
 KwConfig *
-kw_config_new_from_file (const char *path,
-                         GError **error)
+kw_config_new_from_file (const char *path, GError **error)
 {
   g_autoptr (KwConfig) self = NULL;
   g_autoptr (KwSecret) data = NULL;
@@ -788,10 +732,8 @@ kw_config_new_from_file (const char *path,
   data = read_config_file (path, error);
   if (data == NULL)
     return NULL;
-  self = kw_config_new_from_data (path,
-                                  (const char *) kw_secret_get_data (data),
-                                  kw_secret_get_size (data),
-                                  error);
+  self = kw_config_new_from_data (path, (const char *) kw_secret_get_data (data),
+                                  kw_secret_get_size (data), error);
   if (self == NULL)
     return NULL;
   if (self->has_literal_secret && !kw_config_check_file_mode (path, error))
@@ -827,8 +769,7 @@ kw_config_find_file (void)
  * Returns: %FALSE with %KW_ERROR_PERMISSION and a sentence on how to mend it
  */
 gboolean
-kw_config_check_file_mode (const char *path,
-                           GError **error)
+kw_config_check_file_mode (const char *path, GError **error)
 {
   struct stat info;
   struct passwd *service = NULL;
@@ -840,32 +781,26 @@ kw_config_check_file_mode (const char *path,
     {
       int saved_errno = errno;
 
-      g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot look at %s: %s", path, g_strerror (saved_errno));
+      g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot look at %s: %s", path,
+                   g_strerror (saved_errno));
       return FALSE;
     }
   service = getpwnam (KW_SERVICE_USER);
-  if (info.st_uid != 0 && info.st_uid != geteuid () && (service == NULL || info.st_uid != service->pw_uid))
+  if (info.st_uid != 0 && info.st_uid != geteuid ()
+      && (service == NULL || info.st_uid != service->pw_uid))
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PERMISSION,
-                   "%s holds a secret but belongs to uid %u; run: chown %s %s",
-                   path,
-                   (guint) info.st_uid,
-                   service != NULL ? KW_SERVICE_USER : "root",
-                   path);
+      g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION,
+                   "%s holds a secret but belongs to uid %u; run: chown %s %s", path,
+                   (guint) info.st_uid, service != NULL ? KW_SERVICE_USER : "root", path);
       return FALSE;
     }
   closed |= info.st_gid == 0 ? S_IWGRP | S_IXGRP : S_IRWXG;
   if ((info.st_mode & closed) != 0)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PERMISSION,
-                   "%s holds a secret but its mode is %04o, so others can get at it; run: chmod 0600 %s",
-                   path,
-                   (guint) (info.st_mode & 07777),
-                   path);
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_PERMISSION,
+          "%s holds a secret but its mode is %04o, so others can get at it; run: chmod 0600 %s",
+          path, (guint) (info.st_mode & 07777), path);
       return FALSE;
     }
   return TRUE;
@@ -889,13 +824,10 @@ load_secret (const char *name,
     path = g_build_filename (directory, source + strlen (SECRET_PREFIX_CREDENTIAL), NULL);
   else
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
-                   "%s is \"%s\", but systemd passed no credentials; add LoadCredential=%s:PATH to the unit",
-                   name,
-                   source,
-                   source + strlen (SECRET_PREFIX_CREDENTIAL));
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_CONFIG,
+          "%s is \"%s\", but systemd passed no credentials; add LoadCredential=%s:PATH to the unit",
+          name, source, source + strlen (SECRET_PREFIX_CREDENTIAL));
       return FALSE;
     }
   if (g_str_has_prefix (source, SECRET_PREFIX_FILE) && !kw_config_check_file_mode (path, error))
@@ -924,8 +856,7 @@ load_secret (const char *name,
  * Returns: %FALSE with %KW_ERROR_CONFIG, %KW_ERROR_PERMISSION or %KW_ERROR_FAILED, naming key and file
  */
 gboolean
-kw_config_load_pin (KwConfig *self,
-                    GError **error)
+kw_config_load_pin (KwConfig *self, GError **error)
 {
   g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
 
@@ -943,13 +874,13 @@ kw_config_load_pin (KwConfig *self,
  * Returns: %FALSE with %KW_ERROR_CONFIG, %KW_ERROR_PERMISSION or %KW_ERROR_FAILED, naming key and file
  */
 gboolean
-kw_config_load_secrets (KwConfig *self,
-                        GError **error)
+kw_config_load_secrets (KwConfig *self, GError **error)
 {
   g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
 
   return kw_config_load_pin (self, error)
-         && load_secret ("[jwt] secret", self->jwt_secret_source, KW_MAX_SECRET_BYTES, &self->jwt.secret, error);
+         && load_secret ("[jwt] secret", self->jwt_secret_source, KW_MAX_SECRET_BYTES,
+                         &self->jwt.secret, error);
 }
 
 /**
@@ -967,7 +898,8 @@ kw_config_dup_secret_files (KwConfig *self)
 
   if (self->pin_source != NULL && g_str_has_prefix (self->pin_source, SECRET_PREFIX_FILE))
     g_strv_builder_add (paths, self->pin_source + strlen (SECRET_PREFIX_FILE));
-  if (self->jwt_secret_source != NULL && g_str_has_prefix (self->jwt_secret_source, SECRET_PREFIX_FILE))
+  if (self->jwt_secret_source != NULL
+      && g_str_has_prefix (self->jwt_secret_source, SECRET_PREFIX_FILE))
     g_strv_builder_add (paths, self->jwt_secret_source + strlen (SECRET_PREFIX_FILE));
   return g_strv_builder_end (paths);
 }
@@ -982,8 +914,7 @@ kw_config_dup_secret_files (KwConfig *self)
  * Returns: %FALSE with %KW_ERROR_CONFIG and a sentence on how to make a secret
  */
 gboolean
-kw_config_check_server (KwConfig *self,
-                        GError **error)
+kw_config_check_server (KwConfig *self, GError **error)
 {
   const char *path = NULL;
   gsize n_secret = 0;
@@ -993,24 +924,21 @@ kw_config_check_server (KwConfig *self,
   path = self->path != NULL ? self->path : KW_CONFIG_FILE;
   if (self->jwt.secret == NULL)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
-                   "%s: [jwt] secret is missing; make one with: hsmdaemon setup (or: openssl rand -hex 32)",
-                   path);
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_CONFIG,
+          "%s: [jwt] secret is missing; make one with: hsmdaemon setup (or: openssl rand -hex 32)",
+          path);
       return FALSE;
     }
   n_secret = kw_secret_get_size (self->jwt.secret);
   if (kw_secret_equal (self->jwt.secret, "secret", 6) || n_secret < KW_MIN_JWT_SECRET_BYTES)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
-                   "%s: [jwt] secret is too weak: it has %" G_GSIZE_FORMAT " bytes, at least %d are needed; make one with: "
-                   "openssl rand -hex 32, and give ownCloud the same: occ config:app:set encryption hsm.jwt.secret",
-                   path,
-                   n_secret,
-                   KW_MIN_JWT_SECRET_BYTES);
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_CONFIG,
+          "%s: [jwt] secret is too weak: it has %" G_GSIZE_FORMAT
+          " bytes, at least %d are needed; make one with: "
+          "openssl rand -hex 32, and give ownCloud the same: occ config:app:set encryption hsm.jwt.secret",
+          path, n_secret, KW_MIN_JWT_SECRET_BYTES);
       return FALSE;
     }
   return TRUE;
@@ -1026,8 +954,7 @@ kw_config_check_server (KwConfig *self,
  * Returns: %TRUE when they had to be lowered
  */
 gboolean
-kw_config_cap_connections (KwConfig *self,
-                           guint n_connections)
+kw_config_cap_connections (KwConfig *self, guint n_connections)
 {
   guint64 http = 0;
   guint64 line = 0;
@@ -1051,8 +978,7 @@ kw_config_cap_connections (KwConfig *self,
  * Overrides `[pkcs11] module`, as the option --module does. Before anybody else holds @self.
  */
 void
-kw_config_set_module (KwConfig *self,
-                      const char *module)
+kw_config_set_module (KwConfig *self, const char *module)
 {
   g_return_if_fail (KW_IS_CONFIG (self));
 

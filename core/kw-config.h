@@ -59,8 +59,8 @@ typedef struct
  */
 typedef struct
 {
-  char *module;   /* NULL = none configured */
-  KwSecret *pin;  /* NULL = none needed */
+  char *module;  /* NULL = none configured */
+  KwSecret *pin; /* NULL = none needed */
   gboolean has_slot;
   guint64 slot;
   char *token_label;
@@ -79,8 +79,8 @@ typedef struct
   gboolean enabled; /* the table is there */
   char *socket;     /* NULL = no UNIX socket */
   char *hostname;
-  guint16 port;     /* 0 = no TCP */
-  GBytes *key;      /* CKA_ID; NULL = the only RSA key there is */
+  guint16 port;       /* 0 = no TCP */
+  GBytes *key;        /* CKA_ID; NULL = the only RSA key there is */
   GArray *allow_uids; /* of guint32; NULL = everybody who can open the socket */
   char *token_url;
   char *token_file;

@@ -6,6 +6,7 @@
 #include "kw-device.h"
 
 #include "kw-error.h"
+#include "kw-limits.h"
 #include "kw-log.h"
 
 /*
@@ -30,11 +31,13 @@ struct _KwDevice
   char *state_text;    /* main context; owned */
   GPtrArray *keys;     /* main context; owned; replaced, never changed */
   gboolean busy;       /* main context; an open or refresh is under way */
+  gboolean again;      /* main context; and another one was asked for meanwhile */
 
   GMutex login_lock;
   guint login_generation; /* guarded by login_lock for writing; read atomically */
   gint n_tries_seen;      /* guarded by login_lock; −1 when the token does not tell */
 
+  gint n_keys;   /* atomic: length of keys */
   gint n_jobs;   /* atomic */
   gint n_errors; /* atomic */
 };
@@ -53,16 +56,11 @@ static guint signals[N_SIGNALS];
 #define OPEN_TIMEOUT_FACTOR 6
 
 static const char *const state_nicks[] = {
-  [KW_DEVICE_PROBING] = "probing",
-  [KW_DEVICE_LOCKED] = "locked",
-  [KW_DEVICE_CHECKING] = "checking",
-  [KW_DEVICE_READY] = "ready",
-  [KW_DEVICE_DEGRADED] = "degraded",
-  [KW_DEVICE_PIN_REFUSED] = "pin-refused",
-  [KW_DEVICE_MISMATCHED] = "mismatched",
-  [KW_DEVICE_UNSUPPORTED] = "unsupported",
-  [KW_DEVICE_STUCK] = "stuck",
-  [KW_DEVICE_GONE] = "gone",
+  [KW_DEVICE_PROBING] = "probing",       [KW_DEVICE_LOCKED] = "locked",
+  [KW_DEVICE_CHECKING] = "checking",     [KW_DEVICE_READY] = "ready",
+  [KW_DEVICE_DEGRADED] = "degraded",     [KW_DEVICE_PIN_REFUSED] = "pin-refused",
+  [KW_DEVICE_MISMATCHED] = "mismatched", [KW_DEVICE_UNSUPPORTED] = "unsupported",
+  [KW_DEVICE_STUCK] = "stuck",           [KW_DEVICE_GONE] = "gone",
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (state_nicks) == KW_N_DEVICE_STATES);
@@ -88,8 +86,7 @@ inspection_free (Inspection *inspection)
 }
 
 static gboolean
-login (KwDevice *self,
-       GError **error)
+login (KwDevice *self, GError **error)
 {
   KwPinState state = { 0 };
 
@@ -106,9 +103,7 @@ login (KwDevice *self,
  * means that somebody else presents wrong PINs: then we stay away.
  */
 static gboolean
-renew_login (KwDevice *self,
-             guint generation,
-             GError **error)
+renew_login (KwDevice *self, guint generation, GError **error)
 {
   g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->login_lock);
   KwPinState state = { 0 };
@@ -119,14 +114,11 @@ renew_login (KwDevice *self,
     return FALSE;
   if (state.tries_left >= 0 && state.tries_left < self->n_tries_seen)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PIN_PROTECTED,
-                   "Device %s lost its login, and somebody else used up tries of its PIN: %d left; find out who, then run: "
-                   "keyward device retry %s",
-                   kw_device_get_name (self),
-                   state.tries_left,
-                   kw_device_get_name (self));
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_PIN_PROTECTED,
+          "Device %s lost its login, and somebody else used up tries of its PIN: %d left; find out who, then run: "
+          "keyward device retry %s",
+          kw_device_get_name (self), state.tries_left, kw_device_get_name (self));
       return FALSE;
     }
   kw_log (G_LOG_LEVEL_INFO, "Login renewed", "device", kw_device_get_name (self), NULL);
@@ -149,35 +141,28 @@ inspect (gpointer user_data)
     }
   keys = kw_token_list_keys (self->token, &inspection->error);
   if (keys != NULL)
-    inspection->keys = kw_keyring_admit (self->keyring, keys, &inspection->different, &inspection->error);
+    inspection->keys
+        = kw_keyring_admit (self->keyring, keys, &inspection->different, &inspection->error);
 }
 
 static void
-log_different_keys (KwDevice *self,
-                    GPtrArray *different)
+log_different_keys (KwDevice *self, GPtrArray *different)
 {
   for (guint i = 0; i < different->len; i++)
     {
       KwKey *key = g_ptr_array_index (different, i);
 
-      kw_log (G_LOG_LEVEL_CRITICAL,
-              "Key is not the one recorded under its id and is not used; if it was replaced on purpose, run: "
-              "keyward keys accept ID",
-              "device",
-              kw_device_get_name (self),
-              "key",
-              kw_key_get_uuid (key),
-              "label",
-              kw_key_get_label (key),
-              "fingerprint",
-              kw_key_get_fingerprint (key),
-              NULL);
+      kw_log (
+          G_LOG_LEVEL_CRITICAL,
+          "Key is not the one recorded under its id and is not used; if it was replaced on purpose, run: "
+          "keyward keys accept ID",
+          "device", kw_device_get_name (self), "key", kw_key_get_uuid (key), "label",
+          kw_key_get_label (key), "fingerprint", kw_key_get_fingerprint (key), NULL);
     }
 }
 
 static void
-take_failed_inspection (KwDevice *self,
-                        const GError *error)
+take_failed_inspection (KwDevice *self, const GError *error)
 {
   if (g_error_matches (error, KW_ERROR, KW_ERROR_PIN_REQUIRED))
     kw_device_set_state (self, KW_DEVICE_LOCKED, error->message);
@@ -190,6 +175,8 @@ take_failed_inspection (KwDevice *self,
   else
     g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_DEGRADED, error->message);
 }
+
+static void start_inspection (KwDevice *self, gboolean with_login);
 
 static gboolean
 take_inspection (gpointer user_data)
@@ -209,13 +196,17 @@ take_inspection (gpointer user_data)
   log_different_keys (self, inspection->different);
   g_ptr_array_unref (self->keys);
   self->keys = g_ptr_array_ref (inspection->keys);
-  text = g_strdup_printf ("Ready with %u keys%s",
-                          self->keys->len,
-                          inspection->different->len > 0 ? "; some keys are not the recorded ones and are not used" : "");
-  if (self->state == KW_DEVICE_READY)
-    g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
-  else
+  g_atomic_int_set (&self->n_keys, (gint) self->keys->len);
+  text = g_strdup_printf ("Ready with %u keys%s", self->keys->len,
+                          inspection->different->len > 0
+                              ? "; some keys are not the recorded ones and are not used"
+                              : "");
+  if (self->state != KW_DEVICE_READY)
     kw_device_set_state (self, KW_DEVICE_READY, text);
+  /* What was asked for meanwhile may have come too late for this look. */
+  if (self->again)
+    start_inspection (self, FALSE);
+  g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
   return G_SOURCE_REMOVE;
 }
 
@@ -230,10 +221,7 @@ take_overdue_inspection (gpointer user_data)
 }
 
 static void
-invoke_in_main (KwDevice *self,
-                GSourceFunc function,
-                gpointer data,
-                GDestroyNotify destroy)
+invoke_in_main (KwDevice *self, GSourceFunc function, gpointer data, GDestroyNotify destroy)
 {
   g_autoptr (GSource) source = g_idle_source_new ();
 
@@ -259,33 +247,34 @@ on_inspection_done (gpointer user_data,
       result->keys = g_steal_pointer (&inspection->keys);
       result->different = g_steal_pointer (&inspection->different);
       result->error = g_steal_pointer (&inspection->error);
-      invoke_in_main (inspection->device, take_inspection, result, (GDestroyNotify) inspection_free);
+      invoke_in_main (inspection->device, take_inspection, result,
+                      (GDestroyNotify) inspection_free);
     }
   else if (outcome == KW_WORK_OVERDUE)
-    invoke_in_main (inspection->device, take_overdue_inspection, g_object_ref (inspection->device), g_object_unref);
+    invoke_in_main (inspection->device, take_overdue_inspection, g_object_ref (inspection->device),
+                    g_object_unref);
 }
 
 static void
-start_inspection (KwDevice *self,
-                  gboolean with_login)
+start_inspection (KwDevice *self, gboolean with_login)
 {
   Inspection *inspection = NULL;
+  KwWork *work = NULL;
 
-  if (self->busy || self->state == KW_DEVICE_GONE)
+  if (self->state == KW_DEVICE_GONE)
+    return;
+  self->again = self->busy;
+  if (self->busy)
     return;
   self->busy = TRUE;
   inspection = g_new0 (Inspection, 1);
   inspection->device = g_object_ref (self);
   inspection->login = with_login;
+  work = kw_work_new (inspect, on_inspection_done, self->timeout_usec * OPEN_TIMEOUT_FACTOR,
+                      inspection, (GDestroyNotify) inspection_free);
+  kw_work_set_long (work);
   /* Refused only when the device was closed: then nobody waits for the result. */
-  if (!kw_executor_submit (self->executor,
-                           kw_work_new (inspect,
-                                        on_inspection_done,
-                                        self->timeout_usec * OPEN_TIMEOUT_FACTOR,
-                                        inspection,
-                                        (GDestroyNotify) inspection_free),
-                           FALSE,
-                           NULL))
+  if (!kw_executor_submit (self->executor, work, FALSE, NULL))
     self->busy = FALSE;
 }
 
@@ -328,8 +317,8 @@ kw_device_class_init (KwDeviceClass *klass)
    *
    * Its state or its keys are others than before. Main context.
    */
-  signals[SIGNAL_CHANGED]
-    = g_signal_new ("changed", KW_TYPE_DEVICE, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
+  signals[SIGNAL_CHANGED] = g_signal_new ("changed", KW_TYPE_DEVICE, G_SIGNAL_RUN_LAST, 0, NULL,
+                                          NULL, NULL, G_TYPE_NONE, 0);
   /**
    * KwDevice::trouble:
    * @self: the device
@@ -338,17 +327,8 @@ kw_device_class_init (KwDeviceClass *klass)
    *
    * It cannot be used as it is; somebody should have it started anew. Main context.
    */
-  signals[SIGNAL_TROUBLE] = g_signal_new ("trouble",
-                                          KW_TYPE_DEVICE,
-                                          G_SIGNAL_RUN_LAST,
-                                          0,
-                                          NULL,
-                                          NULL,
-                                          NULL,
-                                          G_TYPE_NONE,
-                                          2,
-                                          G_TYPE_UINT,
-                                          G_TYPE_STRING);
+  signals[SIGNAL_TROUBLE] = g_signal_new ("trouble", KW_TYPE_DEVICE, G_SIGNAL_RUN_LAST, 0, NULL,
+                                          NULL, NULL, G_TYPE_NONE, 2, G_TYPE_UINT, G_TYPE_STRING);
 }
 
 static void
@@ -382,8 +362,7 @@ kw_device_state_to_string (KwDeviceState state)
  * Returns: %FALSE when @nick is unknown. Any thread.
  */
 gboolean
-kw_device_state_from_string (const char *nick,
-                             KwDeviceState *out_state)
+kw_device_state_from_string (const char *nick, KwDeviceState *out_state)
 {
   g_return_val_if_fail (nick != NULL, FALSE);
 
@@ -406,8 +385,7 @@ kw_device_state_from_string (const char *nick,
  * Returns: (transfer full): a device in state "probing"; kw_device_open() goes on. Main context.
  */
 KwDevice *
-kw_device_new (KwToken *token,
-               const KwDeviceOptions *options)
+kw_device_new (KwToken *token, const KwDeviceOptions *options)
 {
   KwDevice *self = NULL;
   g_autofree char *thread_name = NULL;
@@ -463,9 +441,7 @@ kw_device_refresh_keys (KwDevice *self)
  * Changes the state, logs that, and tells everybody. Main context.
  */
 void
-kw_device_set_state (KwDevice *self,
-                     KwDeviceState state,
-                     const char *text)
+kw_device_set_state (KwDevice *self, KwDeviceState state, const char *text)
 {
   const KwTokenInfo *info = NULL;
   GLogLevelFlags level = G_LOG_LEVEL_WARNING;
@@ -480,17 +456,8 @@ kw_device_set_state (KwDevice *self,
   self->state = state;
   g_free (self->state_text);
   self->state_text = g_strdup (text);
-  kw_log (level,
-          "Device state",
-          "device",
-          kw_device_get_name (self),
-          "label",
-          info->label,
-          "state",
-          kw_device_state_to_string (state),
-          "text",
-          text,
-          NULL);
+  kw_log (level, "Device state", "device", kw_device_get_name (self), "label", info->label, "state",
+          kw_device_state_to_string (state), "text", text, NULL);
   g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
 }
 
@@ -622,18 +589,28 @@ kw_device_get_keys (KwDevice *self)
  * Adds a key without looking at all of them again. Main context.
  */
 void
-kw_device_add_key (KwDevice *self,
-                   KwKey *key)
+kw_device_add_key (KwDevice *self, KwKey *key)
 {
   g_autoptr (GPtrArray) keys = NULL;
 
   g_return_if_fail (KW_IS_DEVICE (self));
 
+  /* A look that is under way may or may not have seen it. */
+  self->again = self->busy;
+  for (guint i = 0; i < self->keys->len; i++)
+    {
+      const KwKey *known = g_ptr_array_index (self->keys, i);
+
+      if (kw_key_get_kind (known) == kw_key_get_kind (key)
+          && g_bytes_equal (kw_key_get_id (known), kw_key_get_id (key)))
+        return;
+    }
   keys = g_ptr_array_copy (self->keys, (GCopyFunc) (void (*) (void)) kw_key_ref, NULL);
   g_ptr_array_set_free_func (keys, (GDestroyNotify) kw_key_unref);
   g_ptr_array_add (keys, kw_key_ref (key));
   g_ptr_array_unref (self->keys);
   self->keys = g_steal_pointer (&keys);
+  g_atomic_int_set (&self->n_keys, (gint) self->keys->len);
   g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
 }
 
@@ -686,7 +663,8 @@ kw_device_rsa_decrypt (KwDevice *self,
 {
   g_autoptr (GError) local_error = NULL;
   guint generation = (guint) g_atomic_int_get (&self->login_generation);
-  KwSecret *plaintext = kw_token_rsa_decrypt (self->token, key_id, padding, ciphertext, &local_error);
+  KwSecret *plaintext
+      = kw_token_rsa_decrypt (self->token, key_id, padding, ciphertext, &local_error);
 
   if (plaintext != NULL)
     return plaintext;
@@ -702,9 +680,7 @@ kw_device_rsa_decrypt (KwDevice *self,
 
 /* A key whose fingerprint cannot be recorded is not left on the token: nobody would ever use it. */
 static gboolean
-admit_new_key (KwDevice *self,
-               KwKey *key,
-               GError **error)
+admit_new_key (KwDevice *self, KwKey *key, GError **error)
 {
   g_autoptr (GPtrArray) keys = g_ptr_array_new ();
   g_autoptr (GPtrArray) admitted = NULL;
@@ -715,7 +691,8 @@ admit_new_key (KwDevice *self,
   if (admitted != NULL && admitted->len == 1)
     return TRUE;
   if (admitted != NULL)
-    g_set_error_literal (error, KW_ERROR, KW_ERROR_KEY_MISMATCH, "Another key is recorded under the id of the new one");
+    g_set_error_literal (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
+                         "Another key is recorded under the id of the new one");
   kw_token_delete_key (self->token, kw_key_get_kind (key), kw_key_get_id (key), NULL);
   return FALSE;
 }
@@ -741,8 +718,16 @@ kw_device_generate_rsa (KwDevice *self,
 {
   g_autoptr (GError) local_error = NULL;
   guint generation = (guint) g_atomic_int_get (&self->login_generation);
-  g_autoptr (KwKey) key = kw_token_generate_rsa (self->token, bits, key_id, label, &local_error);
+  g_autoptr (KwKey) key = NULL;
 
+  if ((guint) g_atomic_int_get (&self->n_keys) >= KW_MAX_KEYS_PER_TOKEN)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_FULL,
+                   "Device %s holds %d keys; more would not be found again after a restart",
+                   kw_device_get_name (self), KW_MAX_KEYS_PER_TOKEN);
+      return NULL;
+    }
+  key = kw_token_generate_rsa (self->token, bits, key_id, label, &local_error);
   /* Nothing was made while nobody was logged in, so this may be said again. */
   if (key == NULL && g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_LOGGED_IN))
     {
@@ -769,8 +754,7 @@ kw_device_generate_rsa (KwDevice *self,
  * Counts a job. Any thread.
  */
 void
-kw_device_count_job (KwDevice *self,
-                     gboolean trouble)
+kw_device_count_job (KwDevice *self, gboolean trouble)
 {
   g_return_if_fail (KW_IS_DEVICE (self));
 
@@ -787,8 +771,7 @@ kw_device_count_job (KwDevice *self,
  * Tells what the device did since it was plugged in. Any thread.
  */
 void
-kw_device_get_figures (KwDevice *self,
-                       KwDeviceFigures *out_figures)
+kw_device_get_figures (KwDevice *self, KwDeviceFigures *out_figures)
 {
   g_return_if_fail (KW_IS_DEVICE (self));
 

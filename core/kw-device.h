@@ -93,10 +93,17 @@ KwExecutor *kw_device_get_executor (KwDevice *self);
 
 gint64 kw_device_get_timeout_usec (KwDevice *self);
 
-KwSecret *
-kw_device_rsa_decrypt (KwDevice *self, GBytes *key_id, KwRsaPadding padding, GBytes *ciphertext, GError **error);
+KwSecret *kw_device_rsa_decrypt (KwDevice *self,
+                                 GBytes *key_id,
+                                 KwRsaPadding padding,
+                                 GBytes *ciphertext,
+                                 GError **error);
 
-KwKey *kw_device_generate_rsa (KwDevice *self, guint bits, GBytes *key_id, const char *label, GError **error);
+KwKey *kw_device_generate_rsa (KwDevice *self,
+                               guint bits,
+                               GBytes *key_id,
+                               const char *label,
+                               GError **error);
 
 /**
  * KwDeviceFigures:

@@ -77,8 +77,7 @@ kw_error_to_string (KwError code)
  * Returns: %FALSE when @nick is unknown
  */
 gboolean
-kw_error_from_string (const char *nick,
-                      KwError *out_code)
+kw_error_from_string (const char *nick, KwError *out_code)
 {
   g_return_val_if_fail (nick != NULL, FALSE);
 

@@ -46,6 +46,7 @@ struct _KwWork
   gint64 deadline;  /* monotonic */
   gint64 started;   /* monotonic */
   WorkState state;  /* guarded by the executor's lock */
+  gboolean is_long; /* takes far longer than most, such as making a key */
   GList link;       /* in the queue or among the running */
 };
 
@@ -70,7 +71,6 @@ struct _KwExecutor
 };
 
 G_DEFINE_FINAL_TYPE (KwExecutor, kw_executor, G_TYPE_OBJECT)
-
 
 static KwWork *
 work_ref (KwWork *work)
@@ -101,8 +101,7 @@ start_watching (KwExecutor *self)
 
 /* Called with the lock held; gives it up while the work runs. Takes the reference. */
 static void
-run_work (KwExecutor *self,
-          KwWork *work)
+run_work (KwExecutor *self, KwWork *work)
 {
   gint64 duration = 0;
   gboolean won = FALSE;
@@ -123,8 +122,9 @@ run_work (KwExecutor *self,
     {
       g_queue_unlink (&self->running, &work->link);
       work->state = WORK_ENDED;
-      self->mean_usec += (duration - self->mean_usec) / MEAN_WEIGHT;
     }
+  if (won && !work->is_long)
+    self->mean_usec += (duration - self->mean_usec) / MEAN_WEIGHT;
   g_mutex_unlock (&self->lock);
 
   if (won)
@@ -155,7 +155,8 @@ worker_main (gpointer user_data)
       if (!leave)
         {
           self->n_idle++;
-          leave = !g_cond_wait_until (&self->wake, &self->lock, g_get_monotonic_time () + IDLE_WORKER_USEC)
+          leave = !g_cond_wait_until (&self->wake, &self->lock,
+                                      g_get_monotonic_time () + IDLE_WORKER_USEC)
                   && g_queue_is_empty (&self->queue);
           self->n_idle--;
         }
@@ -172,10 +173,10 @@ call_worker (KwExecutor *self)
   g_autoptr (GThread) thread = NULL;
 
   if (self->n_idle > 0)
-    {
-      g_cond_signal (&self->wake);
-      return;
-    }
+    g_cond_signal (&self->wake);
+  /* A worker that was called a moment ago may still count as idle: there must be one for each that waits. */
+  if (self->n_idle >= g_queue_get_length (&self->queue))
+    return;
   if (self->n_workers >= self->concurrency || self->n_busy >= self->concurrency)
     return;
   thread = g_thread_try_new (self->name, worker_main, g_object_ref (self), NULL);
@@ -186,18 +187,14 @@ call_worker (KwExecutor *self)
 }
 
 static gboolean
-on_watchdog (GSource *source,
-             GSourceFunc callback,
-             gpointer user_data)
+on_watchdog (GSource *source, GSourceFunc callback, gpointer user_data)
 {
   return callback (user_data);
 }
 
 /* Called with the lock held: moves what is overdue in one queue to @overdue, a reference each. */
 static void
-collect_overdue (GQueue *queue,
-                 gint64 now,
-                 GPtrArray *overdue)
+collect_overdue (GQueue *queue, gint64 now, GPtrArray *overdue)
 {
   for (GList *link = queue->head, *next = NULL; link != NULL; link = next)
     {
@@ -246,7 +243,8 @@ end_overdue_work (gpointer user_data)
   return G_SOURCE_CONTINUE;
 }
 
-static GSourceFuncs watchdog_funcs = { .dispatch = on_watchdog }; /* lint: allow file-scope — GLib wants it not const */
+static GSourceFuncs watchdog_funcs
+    = { .dispatch = on_watchdog }; /* lint: allow file-scope — GLib wants it not const */
 
 static void
 weak_reference_free (gpointer data)
@@ -325,6 +323,20 @@ kw_work_new (KwWorkFunc run,
 }
 
 /**
+ * kw_work_set_long:
+ * @work: work that was not submitted yet
+ *
+ * Says that it takes far longer than most work, so that it is not taken for the measure of the token's speed.
+ */
+void
+kw_work_set_long (KwWork *work)
+{
+  g_return_if_fail (work != NULL);
+
+  work->is_long = TRUE;
+}
+
+/**
  * kw_executor_new:
  * @name: name of its threads
  * @concurrency: most pieces of work that run at once
@@ -332,8 +344,7 @@ kw_work_new (KwWorkFunc run,
  * Returns: (transfer full): an executor whose deadlines are watched by the thread-default main context
  */
 KwExecutor *
-kw_executor_new (const char *name,
-                 guint concurrency)
+kw_executor_new (const char *name, guint concurrency)
 {
   KwExecutor *self = g_object_new (KW_TYPE_EXECUTOR, NULL);
   GWeakRef *reference = g_new0 (GWeakRef, 1);
@@ -359,10 +370,7 @@ kw_executor_new (const char *name,
  * Returns: %FALSE with %KW_ERROR_BUSY when the queue is full or %KW_ERROR_TOKEN_GONE when the executor was stopped
  */
 gboolean
-kw_executor_submit (KwExecutor *self,
-                    KwWork *work,
-                    gboolean here,
-                    GError **error)
+kw_executor_submit (KwExecutor *self, KwWork *work, gboolean here, GError **error)
 {
   g_return_val_if_fail (KW_IS_EXECUTOR (self), FALSE);
 
@@ -377,7 +385,8 @@ kw_executor_submit (KwExecutor *self,
       if (stopped)
         g_set_error_literal (error, KW_ERROR, KW_ERROR_TOKEN_GONE, "The device is gone");
       else
-        g_set_error_literal (error, KW_ERROR, KW_ERROR_BUSY, "Too many requests are waiting for the device");
+        g_set_error_literal (error, KW_ERROR, KW_ERROR_BUSY,
+                             "Too many requests are waiting for the device");
       return FALSE;
     }
   start_watching (self);

@@ -22,13 +22,18 @@ typedef enum
 } KwWorkOutcome;
 
 typedef void (*KwWorkFunc) (gpointer user_data);
-typedef void (*KwWorkDoneFunc) (gpointer user_data, KwWorkOutcome outcome, gboolean was_running, gint64 duration_usec);
+typedef void (*KwWorkDoneFunc) (gpointer user_data,
+                                KwWorkOutcome outcome,
+                                gboolean was_running,
+                                gint64 duration_usec);
 
 KwWork *kw_work_new (KwWorkFunc run,
                      KwWorkDoneFunc done,
                      gint64 timeout_usec,
                      gpointer user_data,
                      GDestroyNotify destroy);
+
+void kw_work_set_long (KwWork *work);
 
 #define KW_TYPE_EXECUTOR (kw_executor_get_type ())
 G_DECLARE_FINAL_TYPE (KwExecutor, kw_executor, KW, EXECUTOR, GObject)

@@ -31,17 +31,18 @@ struct _KwJob
   gpointer service_data;
 
   /* on the way */
-  gint64 started;     /* monotonic */
-  gint64 deadline;    /* monotonic */
-  gint64 park_until;  /* monotonic */
+  gint64 started;    /* monotonic */
+  gint64 deadline;   /* monotonic */
+  gint64 park_until; /* monotonic */
   guint n_attempts;
   guint64 tried[KW_MAX_ATTEMPTS_PER_JOB]; /* numbers of the devices it was given to */
-  guint64 wants_refresh;                  /* which look for new keys may find its key; 0 = none was asked for */
+  guint64 wants_refresh; /* which look for new keys may find its key; 0 = none was asked for */
 
   /* what came of it */
   KwSecret *plaintext; /* owned, nullable */
   KwKey *key;          /* owned, nullable */
   GError *error;       /* owned, nullable */
+  char *last_reason;   /* owned, nullable: why the last attempt failed */
   char *device_name;   /* owned, nullable: the device that did it */
 };
 

@@ -17,8 +17,7 @@ static const char *const verb_nicks[] = {
 G_STATIC_ASSERT (G_N_ELEMENTS (verb_nicks) == KW_N_VERBS);
 
 static KwJob *
-job_new (KwVerb verb,
-         KwCaller *caller)
+job_new (KwVerb verb, KwCaller *caller)
 {
   KwJob *self = g_new0 (KwJob, 1);
 
@@ -52,10 +51,7 @@ kw_verb_to_string (KwVerb verb)
  * Returns: (transfer full): a job that decrypts. Any thread.
  */
 KwJob *
-kw_job_new_rsa_decrypt (KwCaller *caller,
-                        GBytes *key_id,
-                        KwRsaPadding padding,
-                        GBytes *ciphertext)
+kw_job_new_rsa_decrypt (KwCaller *caller, GBytes *key_id, KwRsaPadding padding, GBytes *ciphertext)
 {
   KwJob *self = job_new (KW_VERB_RSA_DECRYPT, caller);
 
@@ -74,9 +70,7 @@ kw_job_new_rsa_decrypt (KwCaller *caller,
  * Returns: (transfer full): a job that makes an RSA pair with a new UUID as its CKA_ID. Any thread.
  */
 KwJob *
-kw_job_new_generate_rsa (KwCaller *caller,
-                         guint bits,
-                         const char *label)
+kw_job_new_generate_rsa (KwCaller *caller, guint bits, const char *label)
 {
   KwJob *self = job_new (KW_VERB_GENERATE_RSA, caller);
 
@@ -120,6 +114,7 @@ kw_job_unref (KwJob *self)
   g_clear_pointer (&self->plaintext, kw_secret_unref);
   g_clear_pointer (&self->key, kw_key_unref);
   g_clear_error (&self->error);
+  g_free (self->last_reason);
   g_free (self->device_name);
   g_free (self);
 }
@@ -132,8 +127,7 @@ kw_job_unref (KwJob *self)
  * Chooses the id of the new key, which is a new UUID otherwise.
  */
 void
-kw_job_set_key_id (KwJob *self,
-                   GBytes *key_id)
+kw_job_set_key_id (KwJob *self, GBytes *key_id)
 {
   g_return_if_fail (self != NULL && self->key_id == NULL);
 
@@ -149,9 +143,7 @@ kw_job_set_key_id (KwJob *self,
  * Says who wants the answer.
  */
 void
-kw_job_set_callback (KwJob *self,
-                     KwJobFunc callback,
-                     gpointer user_data)
+kw_job_set_callback (KwJob *self, KwJobFunc callback, gpointer user_data)
 {
   self->callback = callback;
   self->callback_data = user_data;
@@ -165,8 +157,7 @@ kw_job_set_callback (KwJob *self,
  * Lets a fast token be used on the submitting thread.
  */
 void
-kw_job_set_may_run_here (KwJob *self,
-                         gboolean may_run_here)
+kw_job_set_may_run_here (KwJob *self, gboolean may_run_here)
 {
   self->may_run_here = may_run_here;
 }

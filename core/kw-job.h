@@ -27,7 +27,8 @@ typedef struct _KwJob KwJob;
 
 typedef void (*KwJobFunc) (KwJob *job, gpointer user_data);
 
-KwJob *kw_job_new_rsa_decrypt (KwCaller *caller, GBytes *key_id, KwRsaPadding padding, GBytes *ciphertext);
+KwJob *
+kw_job_new_rsa_decrypt (KwCaller *caller, GBytes *key_id, KwRsaPadding padding, GBytes *ciphertext);
 
 KwJob *kw_job_new_generate_rsa (KwCaller *caller, guint bits, const char *label);
 

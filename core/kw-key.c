@@ -45,8 +45,7 @@ static const char *const kind_nicks[] = {
 G_STATIC_ASSERT (G_N_ELEMENTS (kind_nicks) == KW_N_KEY_KINDS);
 
 static EVP_PKEY *
-parse_public_key (const KwKey *self,
-                  GError **error)
+parse_public_key (const KwKey *self, GError **error)
 {
   EVP_PKEY *public_key = NULL;
 
@@ -58,10 +57,7 @@ parse_public_key (const KwKey *self,
       public_key = d2i_PUBKEY (NULL, &der, (long) size);
     }
   if (public_key == NULL)
-    g_set_error (error,
-                 KW_ERROR,
-                 KW_ERROR_NOT_SUPPORTED,
-                 "The public half of key %s is not known",
+    g_set_error (error, KW_ERROR, KW_ERROR_NOT_SUPPORTED, "The public half of key %s is not known",
                  self->uuid != NULL ? self->uuid : self->label);
   return public_key;
 }
@@ -88,8 +84,7 @@ kw_key_kind_to_string (KwKeyKind kind)
  * Returns: %FALSE when @nick is unknown. Any thread.
  */
 gboolean
-kw_key_kind_from_string (const char *nick,
-                         KwKeyKind *out_kind)
+kw_key_kind_from_string (const char *nick, KwKeyKind *out_kind)
 {
   g_return_val_if_fail (nick != NULL, FALSE);
 
@@ -117,11 +112,7 @@ kw_key_kind_from_string (const char *nick,
  * Returns: (transfer full): the description
  */
 KwKey *
-kw_key_new (KwKeyKind kind,
-            guint bits,
-            GBytes *id,
-            const char *label,
-            GBytes *public_key_der)
+kw_key_new (KwKeyKind kind, guint bits, GBytes *id, const char *label, GBytes *public_key_der)
 {
   KwKey *self = NULL;
 
@@ -286,8 +277,7 @@ kw_key_get_fingerprint (const KwKey *self)
  *   known. Any thread.
  */
 char *
-kw_key_dup_public_key_pem (const KwKey *self,
-                           GError **error)
+kw_key_dup_public_key_pem (const KwKey *self, GError **error)
 {
   g_autoptr (EVP_PKEY) public_key = NULL;
   g_autoptr (BIO) output = NULL;
@@ -302,7 +292,8 @@ kw_key_dup_public_key_pem (const KwKey *self,
   output = BIO_new (BIO_s_mem ());
   if (output == NULL || PEM_write_bio_PUBKEY (output, public_key) != 1)
     {
-      g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "The public key cannot be written as PEM");
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED,
+                           "The public key cannot be written as PEM");
       return NULL;
     }
   size = BIO_get_mem_data (output, &text);
@@ -321,9 +312,7 @@ kw_key_dup_public_key_pem (const KwKey *self,
  *   is too long
  */
 GBytes *
-kw_key_encrypt_pkcs1 (const KwKey *self,
-                      GBytes *plaintext,
-                      GError **error)
+kw_key_encrypt_pkcs1 (const KwKey *self, GBytes *plaintext, GError **error)
 {
   g_autoptr (EVP_PKEY) public_key = NULL;
   g_autoptr (EVP_PKEY_CTX) context = NULL;
@@ -341,20 +330,19 @@ kw_key_encrypt_pkcs1 (const KwKey *self,
   n_output = (gsize) EVP_PKEY_get_size (public_key);
   if (n_plaintext + RSA_PKCS1_PADDING_SIZE > n_output)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_INVALID_ARGUMENT,
-                   "%" G_GSIZE_FORMAT " bytes are too long for a key of %u bits: at most %" G_GSIZE_FORMAT " fit",
-                   n_plaintext,
-                   self->bits,
-                   n_output - RSA_PKCS1_PADDING_SIZE);
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                   "%" G_GSIZE_FORMAT
+                   " bytes are too long for a key of %u bits: at most %" G_GSIZE_FORMAT " fit",
+                   n_plaintext, self->bits, n_output - RSA_PKCS1_PADDING_SIZE);
       return NULL;
     }
   output = g_malloc (n_output);
   context = EVP_PKEY_CTX_new (public_key, NULL);
   if (context == NULL || EVP_PKEY_encrypt_init (context) != 1
       || EVP_PKEY_CTX_set_rsa_padding (context, RSA_PKCS1_PADDING) != 1
-      || EVP_PKEY_encrypt (context, output, &n_output, input != NULL ? input : (const guint8 *) "", n_plaintext) != 1)
+      || EVP_PKEY_encrypt (context, output, &n_output, input != NULL ? input : (const guint8 *) "",
+                           n_plaintext)
+             != 1)
     {
       g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "RSA encryption failed");
       return NULL;
@@ -399,10 +387,11 @@ kw_rsa_public_key_to_der (const guint8 *modulus,
       n = BN_bin2bn (modulus, (int) n_modulus, NULL);
       e = BN_bin2bn (exponent, (int) n_exponent, NULL);
     }
-  if (n == NULL || e == NULL || BN_num_bits (n) < KW_MIN_RSA_BITS || BN_num_bits (n) > KW_MAX_RSA_BITS || !BN_is_odd (n)
-      || !BN_is_odd (e) || BN_is_one (e))
+  if (n == NULL || e == NULL || BN_num_bits (n) < KW_MIN_RSA_BITS
+      || BN_num_bits (n) > KW_MAX_RSA_BITS || !BN_is_odd (n) || !BN_is_odd (e) || BN_is_one (e))
     {
-      g_set_error_literal (error, KW_ERROR, KW_ERROR_DEVICE_FAILED, "The token's public key is no RSA key");
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_DEVICE_FAILED,
+                           "The token's public key is no RSA key");
       return NULL;
     }
   builder = OSSL_PARAM_BLD_new ();
@@ -415,7 +404,8 @@ kw_rsa_public_key_to_der (const guint8 *modulus,
     n_der = i2d_PUBKEY (public_key, &der);
   if (n_der <= 0)
     {
-      g_set_error_literal (error, KW_ERROR, KW_ERROR_DEVICE_FAILED, "The token's public key cannot be encoded");
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_DEVICE_FAILED,
+                           "The token's public key cannot be encoded");
       return NULL;
     }
   result = g_bytes_new (der, (gsize) n_der);

@@ -34,7 +34,8 @@ gboolean kw_key_kind_from_string (const char *nick, KwKeyKind *out_kind);
  */
 typedef struct _KwKey KwKey;
 
-KwKey *kw_key_new (KwKeyKind kind, guint bits, GBytes *id, const char *label, GBytes *public_key_der);
+KwKey *
+kw_key_new (KwKeyKind kind, guint bits, GBytes *id, const char *label, GBytes *public_key_der);
 
 KwKey *kw_key_ref (KwKey *self);
 

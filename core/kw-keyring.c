@@ -54,9 +54,35 @@ table_from_contents (GKeyFile *contents)
   g_auto (GStrv) names = g_key_file_get_keys (contents, GROUP_KEYS, NULL, NULL);
 
   for (guint i = 0; names != NULL && names[i] != NULL; i++)
-    g_hash_table_insert (table, g_strdup (names[i]), g_key_file_get_string (contents, GROUP_KEYS, names[i], NULL));
+    g_hash_table_insert (table, g_strdup (names[i]),
+                         g_key_file_get_string (contents, GROUP_KEYS, names[i], NULL));
   return table;
 }
+
+static gboolean
+tables_are_equal (GHashTable *a, GHashTable *b)
+{
+  GHashTableIter iter;
+  gpointer name = NULL;
+  gpointer fingerprint = NULL;
+
+  if (g_hash_table_size (a) != g_hash_table_size (b))
+    return FALSE;
+  g_hash_table_iter_init (&iter, a);
+  while (g_hash_table_iter_next (&iter, &name, &fingerprint))
+    {
+      if (g_strcmp0 (g_hash_table_lookup (b, name), fingerprint) != 0)
+        return FALSE;
+    }
+  return TRUE;
+}
+
+typedef struct
+{
+  GPtrArray *keys; /* borrowed; of KwKey */
+  GHashTable *
+      different; /* borrowed; name of a key → the fingerprint that another process recorded meanwhile */
+} RecordStep;
 
 static gboolean
 record_new_keys (GKeyFile *contents,
@@ -64,16 +90,21 @@ record_new_keys (GKeyFile *contents,
                  gpointer user_data,
                  GError **error G_GNUC_UNUSED)
 {
-  GPtrArray *keys = user_data;
+  RecordStep *step = user_data;
+  GPtrArray *keys = step->keys;
 
   if (!g_key_file_has_group (contents, GROUP_KEYS))
-    g_key_file_set_comment (contents, NULL, NULL, " Fingerprint of each key as it was when first seen.", NULL);
+    g_key_file_set_comment (contents, NULL, NULL,
+                            " Fingerprint of each key as it was when first seen.", NULL);
   for (guint i = 0; i < keys->len; i++)
     {
       KwKey *key = g_ptr_array_index (keys, i);
       g_autofree char *name = key_name (key);
+      g_autofree char *recorded = g_key_file_get_string (contents, GROUP_KEYS, name, NULL);
 
-      if (g_key_file_has_key (contents, GROUP_KEYS, name, NULL))
+      if (recorded != NULL && !g_str_equal (recorded, kw_key_get_fingerprint (key)))
+        g_hash_table_insert (step->different, g_steal_pointer (&name), g_strdup (recorded));
+      if (recorded != NULL)
         continue;
       g_key_file_set_string (contents, GROUP_KEYS, name, kw_key_get_fingerprint (key));
       *out_changed = TRUE;
@@ -123,17 +154,18 @@ kw_keyring_new (const char *state_directory)
 /**
  * kw_keyring_load:
  * @self: the keyring
+ * @out_changed: (out) (optional): whether it says something else than was known
  * @error: where to store the error
  *
- * Reads the record, at start and after another process changed it. Any thread; blocks on the disk.
+ * Reads the record, at start and when the file was replaced, which our own changes do too. Any thread; blocks on the disk.
  *
  * Returns: %FALSE with %KW_ERROR_FAILED or %KW_ERROR_PERMISSION; what was known before stays
  */
 gboolean
-kw_keyring_load (KwKeyring *self,
-                 GError **error)
+kw_keyring_load (KwKeyring *self, gboolean *out_changed, GError **error)
 {
   g_autoptr (GKeyFile) contents = NULL;
+  GHashTable *fresh = NULL;
   g_autoptr (GMutexLocker) locker = NULL;
 
   g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
@@ -142,9 +174,32 @@ kw_keyring_load (KwKeyring *self,
   if (contents == NULL)
     return FALSE;
   locker = g_mutex_locker_new (&self->lock);
+  fresh = table_from_contents (contents);
+  if (out_changed != NULL)
+    *out_changed = !tables_are_equal (fresh, self->fingerprints);
   g_hash_table_unref (self->fingerprints);
-  self->fingerprints = table_from_contents (contents);
+  self->fingerprints = fresh;
   return TRUE;
+}
+
+/* Another process was first: what it recorded stands, and our keys are not the recorded ones. */
+static void
+take_back (KwKeyring *self, GHashTable *recorded, GPtrArray *admitted, GPtrArray *different)
+{
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+
+  for (guint i = admitted->len; i > 0; i--)
+    {
+      KwKey *key = g_ptr_array_index (admitted, i - 1);
+      g_autofree char *name = key_name (key);
+      const char *fingerprint = g_hash_table_lookup (recorded, name);
+
+      if (fingerprint == NULL)
+        continue;
+      g_hash_table_insert (self->fingerprints, g_steal_pointer (&name), g_strdup (fingerprint));
+      g_ptr_array_add (different, kw_key_ref (key));
+      g_ptr_array_remove_index (admitted, i - 1);
+    }
 }
 
 /**
@@ -161,14 +216,14 @@ kw_keyring_load (KwKeyring *self,
  *   written, so that no key is used whose fingerprint would not be known next time
  */
 GPtrArray *
-kw_keyring_admit (KwKeyring *self,
-                  GPtrArray *keys,
-                  GPtrArray **out_different,
-                  GError **error)
+kw_keyring_admit (KwKeyring *self, GPtrArray *keys, GPtrArray **out_different, GError **error)
 {
   g_autoptr (GPtrArray) admitted = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
   g_autoptr (GPtrArray) different = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
   g_autoptr (GPtrArray) fresh = g_ptr_array_new ();
+  g_autoptr (GHashTable) recorded_meanwhile
+      = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
+  RecordStep step = { fresh, recorded_meanwhile };
 
   g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
 
@@ -188,8 +243,7 @@ kw_keyring_admit (KwKeyring *self,
         }
       if (recorded == NULL)
         {
-          g_hash_table_insert (self->fingerprints,
-                               g_steal_pointer (&name),
+          g_hash_table_insert (self->fingerprints, g_steal_pointer (&name),
                                g_strdup (kw_key_get_fingerprint (key)));
           g_ptr_array_add (fresh, key);
         }
@@ -197,7 +251,8 @@ kw_keyring_admit (KwKeyring *self,
     }
   g_mutex_unlock (&self->lock);
   if (fresh->len > 0
-      && !kw_state_file_update (self->state_directory, KW_STATE_FILE_KEYS, record_new_keys, fresh, error))
+      && !kw_state_file_update (self->state_directory, KW_STATE_FILE_KEYS, record_new_keys, &step,
+                                error))
     {
       g_mutex_lock (&self->lock);
       for (guint i = 0; i < fresh->len; i++)
@@ -209,6 +264,7 @@ kw_keyring_admit (KwKeyring *self,
       g_mutex_unlock (&self->lock);
       return NULL;
     }
+  take_back (self, recorded_meanwhile, admitted, different);
   *out_different = g_steal_pointer (&different);
   return g_steal_pointer (&admitted);
 }
@@ -252,10 +308,7 @@ forget_key (GKeyFile *contents,
  * Returns: %TRUE on success
  */
 gboolean
-kw_keyring_forget (KwKeyring *self,
-                   GBytes *key_id,
-                   gboolean *out_known,
-                   GError **error)
+kw_keyring_forget (KwKeyring *self, GBytes *key_id, gboolean *out_known, GError **error)
 {
   ForgetStep step = { key_id, FALSE };
 

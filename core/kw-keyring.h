@@ -12,9 +12,10 @@ G_DECLARE_FINAL_TYPE (KwKeyring, kw_keyring, KW, KEYRING, GObject)
 
 KwKeyring *kw_keyring_new (const char *state_directory);
 
-gboolean kw_keyring_load (KwKeyring *self, GError **error);
+gboolean kw_keyring_load (KwKeyring *self, gboolean *out_changed, GError **error);
 
-GPtrArray *kw_keyring_admit (KwKeyring *self, GPtrArray *keys, GPtrArray **out_different, GError **error);
+GPtrArray *
+kw_keyring_admit (KwKeyring *self, GPtrArray *keys, GPtrArray **out_different, GError **error);
 
 gboolean kw_keyring_forget (KwKeyring *self, GBytes *key_id, gboolean *out_known, GError **error);
 

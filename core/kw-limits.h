@@ -5,6 +5,7 @@
 
 #define KW_MAX_CONFIG_BYTES (256 * 1024)
 #define KW_MAX_CONFIG_KEYS 1024
+#define KW_MAX_CONFIG_DOTS 64 /* in one line: how deep a dotted key nests */
 #define KW_MAX_SECRET_BYTES 4096
 #define KW_MIN_JWT_SECRET_BYTES 16
 #define KW_MAX_PIN_BYTES 255
@@ -12,7 +13,7 @@
 
 #define KW_MAX_KEY_ID_BYTES 64
 #define KW_MAX_KEY_LABEL_BYTES 128
-#define KW_MAX_KEYS_PER_TOKEN 4096
+#define KW_MAX_KEYS_PER_TOKEN 65536
 #define KW_MIN_RSA_BITS 1024
 #define KW_MAX_RSA_BITS 4096
 #define KW_MAX_RSA_BYTES (KW_MAX_RSA_BITS / 8)
@@ -20,9 +21,10 @@
 #define KW_MAX_SESSIONS 64
 #define KW_MAX_SLOTS 256
 
-#define KW_MAX_QUEUED_JOBS 1024       /* of one device */
-#define KW_MAX_PARKED_JOBS 1024       /* waiting for a device to come back */
-#define KW_MAX_ATTEMPTS_PER_JOB 3     /* devices (or lives of one) a job is tried on */
-#define KW_MAX_BUDGET_CALLERS 4096    /* callers whose failed decrypts are counted at a time */
+#define KW_MAX_QUEUED_JOBS 1024    /* of one device */
+#define KW_MAX_PARKED_JOBS 1024    /* waiting for a device to come back */
+#define KW_MAX_ATTEMPTS_PER_JOB 3  /* devices (or lives of one) a job is tried on */
+#define KW_MAX_BUDGET_CALLERS 4096 /* callers whose failed decrypts are counted at a time */
 
-#define KW_GENERATE_TIMEOUT_FACTOR 12 /* making a key may take this many times as long as using one */
+#define KW_GENERATE_TIMEOUT_FACTOR                                                                 \
+  12 /* making a key may take this many times as long as using one */

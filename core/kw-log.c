@@ -45,8 +45,9 @@ typedef struct
 
 /* hsmdaemon's level names; GLib knows no panic or fatal, nothing is as serious as its critical. */
 static const LevelNick level_nicks[] = {
-  { "debug", G_LOG_LEVEL_DEBUG },     { "info", G_LOG_LEVEL_INFO },      { "info", G_LOG_LEVEL_MESSAGE },
-  { "warn", G_LOG_LEVEL_WARNING },    { "error", G_LOG_LEVEL_CRITICAL }, { "panic", G_LOG_LEVEL_CRITICAL },
+  { "debug", G_LOG_LEVEL_DEBUG },    { "info", G_LOG_LEVEL_INFO },
+  { "info", G_LOG_LEVEL_MESSAGE },   { "warn", G_LOG_LEVEL_WARNING },
+  { "error", G_LOG_LEVEL_CRITICAL }, { "panic", G_LOG_LEVEL_CRITICAL },
   { "fatal", G_LOG_LEVEL_CRITICAL },
 };
 
@@ -61,16 +62,16 @@ level_to_nick (GLogLevelFlags level)
   return "fatal";
 }
 
+/* Numbers and lists of numbers as JSON writes them: no leading zeros, no empty elements. */
 static gboolean
-field_is_bare_json (const char *name,
-                    const char *value)
+field_is_bare_json (const char *name, const char *value)
 {
-  gsize n_value = strlen (value);
-
-  if (g_str_has_suffix (name, "Ids") && n_value >= 2 && value[0] == '[' && value[n_value - 1] == ']')
-    return strspn (value + 1, "0123456789, ") == n_value - 2;
+  if (g_str_has_suffix (name, "Ids"))
+    return g_regex_match_simple ("^\\[((0|[1-9][0-9]*)(, ?(0|[1-9][0-9]*))*)?\\]$", value,
+                                 G_REGEX_DOLLAR_ENDONLY, G_REGEX_MATCH_DEFAULT);
   if (g_str_equal (name, "port"))
-    return n_value > 0 && strspn (value, "0123456789") == n_value;
+    return value[0] != '\0' && strspn (value, "0123456789") == strlen (value)
+           && (value[0] != '0' || value[1] == '\0');
   return FALSE;
 }
 
@@ -100,15 +101,13 @@ field_own_name (const GLogField *field)
 }
 
 static GString *
-format_json (GLogLevelFlags level,
-             const char *message,
-             const GLogField *fields,
-             gsize n_fields)
+format_json (GLogLevelFlags level, const char *message, const GLogField *fields, gsize n_fields)
 {
   GString *line = g_string_sized_new (256);
   g_autofree char *time_stamp = format_time_stamp ();
 
-  g_string_append_printf (line, "{\"level\":\"%s\",\"ts\":\"%s\",\"msg\":", level_to_nick (level), time_stamp);
+  g_string_append_printf (line, "{\"level\":\"%s\",\"ts\":\"%s\",\"msg\":", level_to_nick (level),
+                          time_stamp);
   kw_log_append_json_string (line, message);
   for (gsize i = 0; i < n_fields; i++)
     {
@@ -129,12 +128,20 @@ format_json (GLogLevelFlags level,
 }
 
 static void
-append_console_text (GString *line,
-                     const char *text)
+append_console_text (GString *line, const char *text)
 {
+  g_autofree char *made_valid = NULL;
+
+  if (!g_utf8_validate (text, -1, NULL))
+    {
+      made_valid = g_utf8_make_valid (text, -1);
+      text = made_valid;
+    }
   for (const char *p = text; *p != '\0'; p++)
     {
-      if (g_ascii_iscntrl (*p))
+      if (*p == '\\')
+        g_string_append (line, "\\\\");
+      else if (g_ascii_iscntrl (*p))
         g_string_append_printf (line, "\\x%02x", (guint) (guchar) *p);
       else
         g_string_append_c (line, *p);
@@ -142,10 +149,7 @@ append_console_text (GString *line,
 }
 
 static GString *
-format_console (GLogLevelFlags level,
-                const char *message,
-                const GLogField *fields,
-                gsize n_fields)
+format_console (GLogLevelFlags level, const char *message, const GLogField *fields, gsize n_fields)
 {
   GString *line = g_string_sized_new (256);
   g_autofree char *time_stamp = format_time_stamp ();
@@ -166,8 +170,7 @@ format_console (GLogLevelFlags level,
 }
 
 static void
-write_all (int fd,
-           const GString *line)
+write_all (int fd, const GString *line)
 {
   gsize n_written = 0;
 
@@ -185,9 +188,7 @@ write_all (int fd,
 }
 
 static GLogWriterOutput
-write_to_journal (GLogLevelFlags level,
-                  const GLogField *fields,
-                  gsize n_fields)
+write_to_journal (GLogLevelFlags level, const GLogField *fields, gsize n_fields)
 {
   GLogField upper[MAX_FIELDS + 8] = { { NULL, NULL, 0 } };
   char *names[MAX_FIELDS + 8] = { NULL };
@@ -211,10 +212,7 @@ write_to_journal (GLogLevelFlags level,
 }
 
 static GLogWriterOutput
-on_log (GLogLevelFlags level,
-        const GLogField *fields,
-        gsize n_fields,
-        gpointer user_data)
+on_log (GLogLevelFlags level, const GLogField *fields, gsize n_fields, gpointer user_data)
 {
   KwLogger *self = KW_LOGGER (user_data);
   g_autoptr (GString) line = NULL;
@@ -244,8 +242,7 @@ path_is_file (const char *path)
 }
 
 static int
-open_log_file (const char *path,
-               GError **error)
+open_log_file (const char *path, GError **error)
 {
   int fd = open (path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
 
@@ -253,11 +250,8 @@ open_log_file (const char *path,
     {
       int saved_errno = errno;
 
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_CONFIG,
-                   "Cannot open the log file %s: %s; see [logger] path",
-                   path,
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                   "Cannot open the log file %s: %s; see [logger] path", path,
                    g_strerror (saved_errno));
     }
   return fd;
@@ -296,10 +290,7 @@ kw_logger_init (KwLogger *self)
  * Logs one message with named fields. Never given a secret or payload. Any thread.
  */
 void
-kw_log (GLogLevelFlags level,
-        const char *message,
-        const char *first_field,
-        ...)
+kw_log (GLogLevelFlags level, const char *message, const char *first_field, ...)
 {
   GLogField fields[MAX_FIELDS];
   char *names[MAX_FIELDS] = { NULL };
@@ -308,13 +299,15 @@ kw_log (GLogLevelFlags level,
 
   fields[n++] = (GLogField){ "MESSAGE", message, -1 };
   fields[n++] = (GLogField){ "GLIB_DOMAIN", "keyward", -1 };
-  fields[n++] = (GLogField){ "PRIORITY", (level & G_LOG_LEVEL_MASK) <= G_LOG_LEVEL_CRITICAL  ? "3"
-                                         : (level & G_LOG_LEVEL_WARNING) != 0                ? "4"
-                                         : (level & G_LOG_LEVEL_DEBUG) != 0                  ? "7"
-                                                                                             : "6",
+  fields[n++] = (GLogField){ "PRIORITY",
+                             (level & G_LOG_LEVEL_MASK) <= G_LOG_LEVEL_CRITICAL ? "3"
+                             : (level & G_LOG_LEVEL_WARNING) != 0               ? "4"
+                             : (level & G_LOG_LEVEL_DEBUG) != 0                 ? "7"
+                                                                                : "6",
                              -1 };
   va_start (args, first_field);
-  for (const char *name = first_field; name != NULL && n < MAX_FIELDS; name = va_arg (args, const char *))
+  for (const char *name = first_field; name != NULL && n < MAX_FIELDS;
+       name = va_arg (args, const char *))
     {
       const char *value = va_arg (args, const char *);
 
@@ -338,8 +331,7 @@ kw_log (GLogLevelFlags level,
  * Appends a string as JSON writes it (RFC 8259, 7), with quotes. Any thread.
  */
 void
-kw_log_append_json_string (GString *json,
-                           const char *text)
+kw_log_append_json_string (GString *json, const char *text)
 {
   g_autofree char *made_valid = NULL;
 
@@ -373,8 +365,7 @@ kw_log_append_json_string (GString *json,
  * Returns: %FALSE when @nick is unknown. Any thread.
  */
 gboolean
-kw_log_level_from_string (const char *nick,
-                          GLogLevelFlags *out_level)
+kw_log_level_from_string (const char *nick, GLogLevelFlags *out_level)
 {
   g_return_val_if_fail (nick != NULL, FALSE);
 
@@ -382,7 +373,8 @@ kw_log_level_from_string (const char *nick,
     {
       if (g_str_equal (nick, level_nicks[i].nick))
         {
-          *out_level = level_nicks[i].level == G_LOG_LEVEL_INFO ? G_LOG_LEVEL_INFO : level_nicks[i].level;
+          *out_level
+              = level_nicks[i].level == G_LOG_LEVEL_INFO ? G_LOG_LEVEL_INFO : level_nicks[i].level;
           return TRUE;
         }
     }
@@ -399,8 +391,7 @@ kw_log_level_from_string (const char *nick,
  * Returns: (transfer full): the logger; %NULL with %KW_ERROR_CONFIG when the file cannot be opened
  */
 KwLogger *
-kw_logger_new (const KwLogConfig *config,
-               GError **error)
+kw_logger_new (const KwLogConfig *config, GError **error)
 {
   g_autoptr (KwLogger) self = g_object_new (KW_TYPE_LOGGER, NULL);
 
@@ -445,8 +436,7 @@ kw_logger_install (KwLogger *self)
  * Returns: %FALSE with %KW_ERROR_CONFIG when that fails; the old file stays in use
  */
 gboolean
-kw_logger_reopen (KwLogger *self,
-                  GError **error)
+kw_logger_reopen (KwLogger *self, GError **error)
 {
   int fresh = -1;
 

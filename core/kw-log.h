@@ -5,7 +5,8 @@
 
 G_BEGIN_DECLS
 
-void kw_log (GLogLevelFlags level, const char *message, const char *first_field, ...) G_GNUC_NULL_TERMINATED;
+void kw_log (GLogLevelFlags level, const char *message, const char *first_field, ...)
+    G_GNUC_NULL_TERMINATED;
 
 #define KW_TYPE_LOGGER (kw_logger_get_type ())
 G_DECLARE_FINAL_TYPE (KwLogger, kw_logger, KW, LOGGER, GObject)

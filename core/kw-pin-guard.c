@@ -10,6 +10,7 @@
 #include "kw-state-file.h"
 
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <string.h>
 
@@ -30,6 +31,8 @@ struct _KwPinGuard
 
   char *state_directory; /* owned */
   GMutex lock;           /* one login at a time in this process */
+  GHashTable *
+      unrecorded; /* owned; guarded by lock: hashes of refused PINs that could not be written down */
 };
 
 G_DEFINE_FINAL_TYPE (KwPinGuard, kw_pin_guard, G_TYPE_OBJECT)
@@ -42,12 +45,15 @@ G_DEFINE_FINAL_TYPE (KwPinGuard, kw_pin_guard, G_TYPE_OBJECT)
 #define KEY_PENDING "pending"
 #define KEY_RETRY "retry"
 #define HASH_KEY_BYTES 32
+#define HASH_BYTES 32
 
 typedef struct
 {
   KwToken *token;          /* borrowed */
   const KwPinState *state; /* borrowed */
   KwSecret *pin;           /* borrowed */
+  GHashTable
+      *unrecorded; /* borrowed, nullable: hashes of refused PINs that could not be written down */
   KwPinOutcome outcome;
 } LoginStep;
 
@@ -60,26 +66,34 @@ token_group (const KwTokenInfo *info)
   return g_strconcat (GROUP_TOKEN_PREFIX, serial, " ", maker, NULL);
 }
 
+/* HMAC-SHA-256 over serial number, a zero byte and the PIN; by libcrypto, in memory that is wiped. */
 static char *
-hash_pin (GKeyFile *contents,
-          const KwTokenInfo *info,
-          KwSecret *pin)
+hash_pin (GKeyFile *contents, const KwTokenInfo *info, KwSecret *pin)
 {
   g_autofree char *key = g_key_file_get_string (contents, GROUP_GUARD, KEY_HASH_KEY, NULL);
-  g_autoptr (GHmac) hmac = NULL;
+  gsize n_serial = strlen (info->serial) + 1;
+  gsize n_pin = kw_secret_get_size (pin);
+  g_autoptr (KwSecret) input = kw_secret_new (n_serial + n_pin, NULL);
+  guint8 digest[HASH_BYTES];
+  gsize n_digest = 0;
+  GString *hex = NULL;
 
-  if (key == NULL)
+  if (key == NULL || input == NULL)
     return NULL;
-  hmac = g_hmac_new (G_CHECKSUM_SHA256, (const guint8 *) key, strlen (key));
-  g_hmac_update (hmac, (const guint8 *) info->serial, (gssize) strlen (info->serial) + 1);
-  g_hmac_update (hmac, kw_secret_get_data (pin), (gssize) kw_secret_get_size (pin));
-  return g_strdup (g_hmac_get_string (hmac));
+  memcpy (kw_secret_get_data (input), info->serial, n_serial);
+  memcpy (kw_secret_get_data (input) + n_serial, kw_secret_get_data (pin), n_pin);
+  if (EVP_Q_mac (NULL, "HMAC", NULL, "SHA256", NULL, key, strlen (key), kw_secret_get_data (input),
+                 n_serial + n_pin, digest, sizeof digest, &n_digest)
+      == NULL)
+    return NULL;
+  hex = g_string_sized_new (2 * n_digest);
+  for (gsize i = 0; i < n_digest; i++)
+    g_string_append_printf (hex, "%02x", digest[i]);
+  return g_string_free (hex, FALSE);
 }
 
 static gboolean
-ensure_hash_key (GKeyFile *contents,
-                 gboolean *out_changed,
-                 GError **error)
+ensure_hash_key (GKeyFile *contents, gboolean *out_changed, GError **error)
 {
   guint8 key[HASH_KEY_BYTES];
   g_autoptr (GString) hex = g_string_new (NULL);
@@ -93,17 +107,15 @@ ensure_hash_key (GKeyFile *contents,
     }
   for (guint i = 0; i < sizeof key; i++)
     g_string_append_printf (hex, "%02x", key[i]);
-  g_key_file_set_comment (contents, NULL, NULL, " Which PIN each token refused or accepted, as keyed hashes.", NULL);
+  g_key_file_set_comment (contents, NULL, NULL,
+                          " Which PIN each token refused or accepted, as keyed hashes.", NULL);
   g_key_file_set_string (contents, GROUP_GUARD, KEY_HASH_KEY, hex->str);
   *out_changed = TRUE;
   return TRUE;
 }
 
 static gboolean
-entry_equals (GKeyFile *contents,
-              const char *group,
-              const char *key,
-              const char *hash)
+entry_equals (GKeyFile *contents, const char *group, const char *key, const char *hash)
 {
   g_autofree char *value = g_key_file_get_string (contents, group, key, NULL);
 
@@ -120,38 +132,37 @@ check_tries (const KwTokenInfo *info,
 {
   if (state->locked || state->tries_left == 0)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PIN_LOCKED,
-                   "The PIN of token %s (%s) is locked; unlock it with the SO-PIN",
-                   info->label,
+      g_set_error (error, KW_ERROR, KW_ERROR_PIN_LOCKED,
+                   "The PIN of token %s (%s) is locked; unlock it with the SO-PIN", info->label,
                    info->serial);
       return FALSE;
     }
   if (state->final_try || state->tries_left == 1)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PIN_PROTECTED,
-                   "Token %s (%s) has one try of its PIN left, which is never used by a program; log in once by hand, for "
-                   "example with: pkcs11-tool --login",
-                   info->label,
-                   info->serial);
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_PIN_PROTECTED,
+          "Token %s (%s) has one try of its PIN left, which is never used by a program; log in once by hand, for "
+          "example with: pkcs11-tool --login",
+          info->label, info->serial);
       return FALSE;
     }
   if (state->tries_left == 2 && !accepted_before && !retry)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PIN_PROTECTED,
-                   "Token %s (%s) has two tries of its PIN left and never accepted this one; if it is right, run: keyward "
-                   "device retry %s",
-                   info->label,
-                   info->serial,
-                   info->serial);
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_PIN_PROTECTED,
+          "Token %s (%s) has two tries of its PIN left and never accepted this one; if it is right, run: keyward "
+          "device retry %s",
+          info->label, info->serial, info->serial);
       return FALSE;
     }
   return TRUE;
+}
+
+/* The token itself says that no wrong PIN was presented since the last right one. */
+static gboolean
+no_try_is_missing (const KwPinState *state)
+{
+  return !state->count_low && !state->final_try && (state->tries_left < 0 || state->tries_left > 2);
 }
 
 /* Applies the rules; with them satisfied, says whether this token accepted this PIN before. */
@@ -169,38 +180,31 @@ check_rules (GKeyFile *contents,
 
   if (step->pin == NULL)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PIN_REQUIRED,
-                   "Token %s (%s) wants a PIN; set [pkcs11] pin",
-                   info->label,
-                   info->serial);
+      g_set_error (error, KW_ERROR, KW_ERROR_PIN_REQUIRED,
+                   "Token %s (%s) wants a PIN; set [pkcs11] pin", info->label, info->serial);
       return FALSE;
     }
   hash = hash_pin (contents, info, step->pin);
   accepted_before = entry_equals (contents, group, KEY_ACCEPTED, hash);
-  if (entry_equals (contents, group, KEY_REFUSED, hash))
+  if (entry_equals (contents, group, KEY_REFUSED, hash)
+      || (hash != NULL && !retry && step->unrecorded != NULL
+          && g_hash_table_contains (step->unrecorded, hash)))
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PIN_LATCHED,
-                   "Token %s (%s) refused this PIN before, so it is not presented again; correct [pkcs11] pin, or run: "
-                   "keyward device retry %s",
-                   info->label,
-                   info->serial,
-                   info->serial);
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_PIN_LATCHED,
+          "Token %s (%s) refused this PIN before, so it is not presented again; correct [pkcs11] pin, or run: "
+          "keyward device retry %s",
+          info->label, info->serial, info->serial);
       return FALSE;
     }
-  if (entry_equals (contents, group, KEY_PENDING, hash))
+  if (entry_equals (contents, group, KEY_PENDING, hash)
+      && !(accepted_before && no_try_is_missing (step->state)))
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_PIN_LATCHED,
-                   "It is not known whether token %s (%s) refused this PIN, because the last login was cut short; if the "
-                   "PIN is right, run: keyward device retry %s",
-                   info->label,
-                   info->serial,
-                   info->serial);
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_PIN_LATCHED,
+          "It is not known whether token %s (%s) refused this PIN, because the last login was cut short; if the "
+          "PIN is right, run: keyward device retry %s",
+          info->label, info->serial, info->serial);
       return FALSE;
     }
   if (!check_tries (info, step->state, accepted_before, retry, error))
@@ -210,10 +214,7 @@ check_rules (GKeyFile *contents,
 }
 
 static gboolean
-before_login (GKeyFile *contents,
-              gboolean *out_changed,
-              gpointer user_data,
-              GError **error)
+before_login (GKeyFile *contents, gboolean *out_changed, gpointer user_data, GError **error)
 {
   const LoginStep *step = user_data;
   const KwTokenInfo *info = kw_token_get_info (step->token);
@@ -221,13 +222,16 @@ before_login (GKeyFile *contents,
   g_autofree char *hash = NULL;
   gboolean accepted_before = FALSE;
 
-  if (!ensure_hash_key (contents, out_changed, error) || !check_rules (contents, step, &accepted_before, error))
+  if (!ensure_hash_key (contents, out_changed, error)
+      || !check_rules (contents, step, &accepted_before, error))
     return FALSE;
-  if (accepted_before)
-    return TRUE;
   hash = hash_pin (contents, info, step->pin);
+  if (hash == NULL)
+    {
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "The hash of the PIN cannot be made");
+      return FALSE;
+    }
   g_key_file_set_string (contents, group, KEY_PENDING, hash);
-  g_key_file_remove_key (contents, group, KEY_RETRY, NULL);
   *out_changed = TRUE;
   return TRUE;
 }
@@ -243,13 +247,11 @@ after_login (GKeyFile *contents,
   g_autofree char *group = token_group (info);
   g_autofree char *hash = hash_pin (contents, info, step->pin);
 
-  if (step->outcome == KW_PIN_OUTCOME_ACCEPTED && entry_equals (contents, group, KEY_ACCEPTED, hash)
-      && !g_key_file_has_key (contents, group, KEY_PENDING, NULL))
-    return TRUE;
   *out_changed = g_key_file_remove_key (contents, group, KEY_PENDING, NULL);
   if (step->outcome == KW_PIN_OUTCOME_UNTRIED)
     return TRUE;
   *out_changed = TRUE;
+  g_key_file_remove_key (contents, group, KEY_RETRY, NULL);
   if (step->outcome == KW_PIN_OUTCOME_ACCEPTED)
     {
       g_key_file_set_string (contents, group, KEY_ACCEPTED, hash);
@@ -269,53 +271,111 @@ outcome_of (const GError *error)
 {
   if (error == NULL)
     return KW_PIN_OUTCOME_ACCEPTED;
-  if (g_error_matches (error, KW_ERROR, KW_ERROR_PIN_REFUSED) || g_error_matches (error, KW_ERROR, KW_ERROR_PIN_INVALID)
+  if (g_error_matches (error, KW_ERROR, KW_ERROR_PIN_REFUSED)
+      || g_error_matches (error, KW_ERROR, KW_ERROR_PIN_INVALID)
       || g_error_matches (error, KW_ERROR, KW_ERROR_PIN_LOCKED))
     return KW_PIN_OUTCOME_REFUSED;
   return KW_PIN_OUTCOME_UNTRIED;
 }
 
 static gboolean
-login_locked (KwPinGuard *self,
-              KwToken *token,
-              KwSecret *pin,
-              GError **error)
+check_initialized (KwToken *token, const KwPinState *state, GError **error)
+{
+  if (state->initialized)
+    return TRUE;
+  g_set_error (
+      error, KW_ERROR, KW_ERROR_TOKEN_UNINITIALIZED,
+      "Token %s (%s) has no user PIN yet; set one with: pkcs11-tool --init-pin --login --login-type so",
+      kw_token_get_info (token)->label, kw_token_get_info (token)->serial);
+  return FALSE;
+}
+
+/* Whether the record has it that this token took this PIN last. */
+static gboolean
+was_accepted (KwPinGuard *self, const LoginStep *step)
+{
+  g_autoptr (GKeyFile) contents
+      = kw_state_file_read (self->state_directory, KW_STATE_FILE_PINS, NULL);
+  g_autofree char *group = token_group (kw_token_get_info (step->token));
+  g_autofree char *hash = NULL;
+
+  if (contents == NULL || step->pin == NULL)
+    return FALSE;
+  hash = hash_pin (contents, kw_token_get_info (step->token), step->pin);
+  return entry_equals (contents, group, KEY_ACCEPTED, hash);
+}
+
+/* A refusal that cannot be written down is kept in memory: better than to present the PIN once more. */
+static void
+remember_refusal (KwPinGuard *self, const LoginStep *step)
+{
+  g_autoptr (GKeyFile) contents
+      = kw_state_file_read (self->state_directory, KW_STATE_FILE_PINS, NULL);
+  char *hash
+      = contents != NULL ? hash_pin (contents, kw_token_get_info (step->token), step->pin) : NULL;
+
+  if (hash != NULL)
+    g_hash_table_add (self->unrecorded, hash);
+}
+
+/*
+ * The intention is written before the PIN is presented and the outcome after it. For a PIN that the token took before, that
+ * need not reach the disk at once: should a power cut take it back, the token's own counter tells whether a try is missing.
+ */
+static gboolean
+present_pin (KwPinGuard *self, LoginStep *step, GError **error)
+{
+  const KwTokenInfo *info = kw_token_get_info (step->token);
+  gboolean known = was_accepted (self, step);
+  g_autoptr (GError) login_error = NULL;
+  g_autoptr (GError) write_error = NULL;
+  gboolean written = FALSE;
+
+  if (!(known ? kw_state_file_update_quickly : kw_state_file_update) (self->state_directory,
+                                                                      KW_STATE_FILE_PINS,
+                                                                      before_login, step, error))
+    return FALSE;
+  kw_token_login (step->token, step->pin, &login_error);
+  step->outcome = outcome_of (login_error);
+  written = (known && login_error == NULL ? kw_state_file_update_quickly
+                                          : kw_state_file_update) (self->state_directory,
+                                                                   KW_STATE_FILE_PINS, after_login,
+                                                                   step, &write_error);
+  if (login_error == NULL && written)
+    return TRUE;
+  if (login_error == NULL)
+    {
+      g_propagate_error (error, g_steal_pointer (&write_error));
+      return FALSE;
+    }
+  if (step->outcome == KW_PIN_OUTCOME_REFUSED)
+    {
+      if (!written)
+        remember_refusal (self, step);
+      g_prefix_error (
+          &login_error,
+          "Token %s (%s) refused the PIN; it is not presented again until [pkcs11] pin changes: ",
+          info->label, info->serial);
+    }
+  g_propagate_error (error, g_steal_pointer (&login_error));
+  return FALSE;
+}
+
+static gboolean
+login_locked (KwPinGuard *self, KwToken *token, KwSecret *pin, GError **error)
 {
   KwPinState state = { 0 };
-  g_autoptr (GError) login_error = NULL;
-  LoginStep step = { token, &state, pin, KW_PIN_OUTCOME_UNTRIED };
+  LoginStep step = { token, &state, pin, self->unrecorded, KW_PIN_OUTCOME_UNTRIED };
 
   if (!kw_token_get_pin_state (token, &state, error))
     return FALSE;
   if (!state.login_required)
     return TRUE;
-  if (!state.initialized)
-    {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_TOKEN_UNINITIALIZED,
-                   "Token %s (%s) has no user PIN yet; set one with: pkcs11-tool --init-pin --login --login-type so",
-                   kw_token_get_info (token)->label,
-                   kw_token_get_info (token)->serial);
-      return FALSE;
-    }
+  if (!check_initialized (token, &state, error))
+    return FALSE;
   if (state.protected_path && pin == NULL)
     return kw_token_login (token, NULL, error);
-  if (!kw_state_file_update (self->state_directory, KW_STATE_FILE_PINS, before_login, &step, error))
-    return FALSE;
-  kw_token_login (token, pin, &login_error);
-  step.outcome = outcome_of (login_error);
-  if (!kw_state_file_update (self->state_directory, KW_STATE_FILE_PINS, after_login, &step, error))
-    return FALSE;
-  if (login_error == NULL)
-    return TRUE;
-  if (step.outcome == KW_PIN_OUTCOME_REFUSED)
-    g_prefix_error (&login_error,
-                    "Token %s (%s) refused the PIN; it is not presented again until [pkcs11] pin changes: ",
-                    kw_token_get_info (token)->label,
-                    kw_token_get_info (token)->serial);
-  g_propagate_error (error, g_steal_pointer (&login_error));
-  return FALSE;
+  return present_pin (self, &step, error);
 }
 
 static void
@@ -324,6 +384,7 @@ kw_pin_guard_finalize (GObject *object)
   KwPinGuard *self = KW_PIN_GUARD (object);
 
   g_free (self->state_directory);
+  g_hash_table_unref (self->unrecorded);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (kw_pin_guard_parent_class)->finalize (object);
 }
@@ -338,6 +399,7 @@ static void
 kw_pin_guard_init (KwPinGuard *self)
 {
   g_mutex_init (&self->lock);
+  self->unrecorded = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
 }
 
 /**
@@ -368,10 +430,7 @@ kw_pin_guard_new (const char *state_directory)
  *   %KW_ERROR_PIN_PROTECTED, %KW_ERROR_PIN_LOCKED, %KW_ERROR_PIN_REQUIRED (none was), or device trouble
  */
 gboolean
-kw_pin_guard_login (KwPinGuard *self,
-                    KwToken *token,
-                    KwSecret *pin,
-                    GError **error)
+kw_pin_guard_login (KwPinGuard *self, KwToken *token, KwSecret *pin, GError **error)
 {
   g_autoptr (GMutexLocker) locker = NULL;
 
@@ -401,12 +460,16 @@ kw_pin_guard_check (KwPinGuard *self,
                     GError **error)
 {
   g_autoptr (GKeyFile) contents = NULL;
-  LoginStep step = { token, state, pin, KW_PIN_OUTCOME_UNTRIED };
+  LoginStep step = { token, state, pin, NULL, KW_PIN_OUTCOME_UNTRIED };
   gboolean accepted_before = FALSE;
 
   g_return_val_if_fail (KW_IS_PIN_GUARD (self), FALSE);
 
   if (!state->login_required)
+    return TRUE;
+  if (!check_initialized (token, state, error))
+    return FALSE;
+  if (state->protected_path && pin == NULL)
     return TRUE;
   contents = kw_state_file_read (self->state_directory, KW_STATE_FILE_PINS, error);
   return contents != NULL && check_rules (contents, &step, &accepted_before, error);
@@ -426,7 +489,8 @@ forget_entries (GKeyFile *contents,
 {
   ForgetStep *step = user_data;
   g_auto (GStrv) groups = g_key_file_get_groups (contents, NULL);
-  g_autofree char *escaped = step->serial != NULL ? g_uri_escape_string (step->serial, NULL, FALSE) : NULL;
+  g_autofree char *escaped
+      = step->serial != NULL ? g_uri_escape_string (step->serial, NULL, FALSE) : NULL;
   g_autofree char *prefix = escaped != NULL ? g_strconcat (GROUP_TOKEN_PREFIX, escaped, " ", NULL)
                                             : g_strdup (GROUP_TOKEN_PREFIX);
 
@@ -458,16 +522,14 @@ forget_entries (GKeyFile *contents,
  * Returns: %TRUE on success
  */
 gboolean
-kw_pin_guard_forget (KwPinGuard *self,
-                     const char *serial,
-                     guint *out_n_forgotten,
-                     GError **error)
+kw_pin_guard_forget (KwPinGuard *self, const char *serial, guint *out_n_forgotten, GError **error)
 {
   ForgetStep step = { serial, 0 };
 
   g_return_val_if_fail (KW_IS_PIN_GUARD (self), FALSE);
 
-  if (!kw_state_file_update (self->state_directory, KW_STATE_FILE_PINS, forget_entries, &step, error))
+  if (!kw_state_file_update (self->state_directory, KW_STATE_FILE_PINS, forget_entries, &step,
+                             error))
     return FALSE;
   *out_n_forgotten = step.n_forgotten;
   return TRUE;

@@ -31,6 +31,7 @@ gboolean kw_pin_guard_check (KwPinGuard *self,
                              KwSecret *pin,
                              GError **error);
 
-gboolean kw_pin_guard_forget (KwPinGuard *self, const char *serial, guint *out_n_forgotten, GError **error);
+gboolean
+kw_pin_guard_forget (KwPinGuard *self, const char *serial, guint *out_n_forgotten, GError **error);
 
 G_END_DECLS

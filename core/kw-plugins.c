@@ -21,8 +21,7 @@
  * Makes an extension point known; more than once does no harm. Before kw_plugins_load().
  */
 void
-kw_plugins_register_point (const char *name,
-                           GType required_type)
+kw_plugins_register_point (const char *name, GType required_type)
 {
   GIOExtensionPoint *point = g_io_extension_point_register (name);
 
@@ -40,13 +39,15 @@ kw_plugins_load (void)
   /* The modules stay loaded for good: their types cannot go away. */
   static GList *loaded = NULL;
   const char *path = g_getenv (KW_ENV_PLUGIN_PATH);
-  g_auto (GStrv) directories = g_strsplit (path != NULL ? path : KW_PLUGIN_DIR, G_SEARCHPATH_SEPARATOR_S, -1);
+  g_auto (GStrv) directories
+      = g_strsplit (path != NULL ? path : KW_PLUGIN_DIR, G_SEARCHPATH_SEPARATOR_S, -1);
   GIOModuleScope *scope = g_io_module_scope_new (G_IO_MODULE_SCOPE_BLOCK_DUPLICATES);
 
   kw_plugins_register_point (KW_BACKEND_EXTENSION_POINT, KW_TYPE_BACKEND);
   for (guint i = 0; directories[i] != NULL; i++)
     {
-      loaded = g_list_concat (loaded, g_io_modules_load_all_in_directory_with_scope (directories[i], scope));
+      loaded = g_list_concat (loaded, g_io_modules_load_all_in_directory_with_scope (directories[i],
+                                                                                     scope));
     }
   g_io_module_scope_free (scope);
 }
@@ -83,19 +84,15 @@ kw_plugins_new_objects (const char *extension_point)
  *   %KW_ERROR_FAILED
  */
 GPtrArray *
-kw_plugins_new_backends (KwConfig *config,
-                         GError **error)
+kw_plugins_new_backends (KwConfig *config, GError **error)
 {
   g_autoptr (GPtrArray) backends = kw_plugins_new_objects (KW_BACKEND_EXTENSION_POINT);
 
   if (backends->len == 0)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_FAILED,
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED,
                    "No back end is installed in %s; install one (libkeyward-pkcs11.so), or set %s",
-                   KW_PLUGIN_DIR,
-                   KW_ENV_PLUGIN_PATH);
+                   KW_PLUGIN_DIR, KW_ENV_PLUGIN_PATH);
       return NULL;
     }
   for (guint i = 0; i < backends->len; i++)

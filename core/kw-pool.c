@@ -22,19 +22,23 @@
  * until a device comes (back), its deadline at the longest. New jobs are parked too while a device is on its way.
  */
 
-#define JOB_TIMEOUT_FACTOR 2 /* a job may take this many times as long as one operation, attempts and waits included */
-#define EXPECT_USEC (5 * G_TIME_SPAN_SECOND)      /* how long jobs wait for a device that was there just now */
-#define KEY_REFRESH_USEC (1 * G_TIME_SPAN_SECOND) /* keys made by others are looked for at most this often */
+#define JOB_TIMEOUT_FACTOR                                                                         \
+  2 /* a job may take this many times as long as one operation, attempts and waits included */
+#define EXPECT_USEC                                                                                \
+  (5 * G_TIME_SPAN_SECOND) /* how long jobs wait for a device that was there just now */
+#define KEY_REFRESH_USEC                                                                           \
+  (1 * G_TIME_SPAN_SECOND) /* keys made by others are looked for at most this often */
 #define PARKED_INTERVAL_MSEC 50
 
 typedef struct
 {
   gatomicrefcount references;
-  GPtrArray *devices;     /* owned; of KwDevice: the ready ones */
-  GHashTable *by_key;     /* owned; KwKey's kind and id (LookupKey) → GPtrArray of KwDevice */
-  GPtrArray *keys;        /* owned; of KwKey: each once */
-  char *status_text;      /* owned: why there is no device, for callers */
-  gint64 expecting_until; /* monotonic: a device is thought to come until then; NEVER_AGAIN when stopped */
+  GPtrArray *devices; /* owned; of KwDevice: the ready ones */
+  GHashTable *by_key; /* owned; KwKey's kind and id (LookupKey) → GPtrArray of KwDevice */
+  GPtrArray *keys;    /* owned; of KwKey: each once */
+  char *status_text;  /* owned: why there is no device, for callers */
+  gint64
+      expecting_until; /* monotonic: a device is thought to come until then; NEVER_AGAIN when stopped */
   guint64 refresh_started; /* how often keys were looked for */
   guint64 refresh_done;    /* how many of these have ended */
 } Roster;
@@ -55,7 +59,8 @@ struct _KwPool
   KwDeviceOptions options;
   GPtrArray *backends; /* main context; of KwBackend */
   GPtrArray *devices;  /* main context; of KwDevice */
-  GHashTable *owners;  /* main context; KwDevice → KwBackend, both borrowed from the arrays above */
+  GPtrArray *closing;  /* main context; of KwExecutor: devices that were closed by the stop */
+  GHashTable *owners; /* main context; KwDevice → KwBackend, both borrowed from the arrays above */
   gint64 expecting_until;
   gboolean stopped;
   guint parked_source; /* main context: looks after parked jobs */
@@ -85,11 +90,11 @@ typedef struct
   KwDevice *device; /* owned */
   KwJob *job;       /* owned */
   KwVerb verb;
-  GBytes *key_id;   /* owned */
+  GBytes *key_id; /* owned */
   KwRsaPadding padding;
-  GBytes *input;    /* owned, nullable */
+  GBytes *input; /* owned, nullable */
   guint bits;
-  char *label;      /* owned, nullable */
+  char *label; /* owned, nullable */
 
   /* Written by the thread that runs it, read by `done` only if that thread came in time. */
   KwSecret *plaintext;
@@ -110,8 +115,7 @@ lookup_key_hash (gconstpointer data)
 }
 
 static gboolean
-lookup_key_equal (gconstpointer a,
-                  gconstpointer b)
+lookup_key_equal (gconstpointer a, gconstpointer b)
 {
   const LookupKey *key_a = a;
   const LookupKey *key_b = b;
@@ -136,9 +140,7 @@ roster_new (void)
   g_atomic_ref_count_init (&roster->references);
   roster->devices = g_ptr_array_new_with_free_func (g_object_unref);
   roster->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
-  roster->by_key = g_hash_table_new_full (lookup_key_hash,
-                                          lookup_key_equal,
-                                          lookup_key_free,
+  roster->by_key = g_hash_table_new_full (lookup_key_hash, lookup_key_equal, lookup_key_free,
                                           (GDestroyNotify) g_ptr_array_unref);
   return roster;
 }
@@ -158,8 +160,7 @@ roster_unref (Roster *roster)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Roster, roster_unref)
 
 static void
-roster_add_device (Roster *roster,
-                   KwDevice *device)
+roster_add_device (Roster *roster, KwDevice *device)
 {
   GPtrArray *keys = kw_device_get_keys (device);
 
@@ -197,10 +198,7 @@ pool_ref_roster (KwPool *self)
 }
 
 static void
-pool_invoke (KwPool *self,
-             GSourceFunc function,
-             gpointer data,
-             GDestroyNotify destroy)
+pool_invoke (KwPool *self, GSourceFunc function, gpointer data, GDestroyNotify destroy)
 {
   g_autoptr (GSource) source = g_idle_source_new ();
 
@@ -217,8 +215,7 @@ describe_absence (KwPool *self)
       KwDevice *device = g_ptr_array_index (self->devices, i);
 
       if (kw_device_get_state (device) != KW_DEVICE_READY)
-        return g_strdup_printf ("Device %s: %s",
-                                kw_device_get_name (device),
+        return g_strdup_printf ("Device %s: %s", kw_device_get_name (device),
                                 kw_device_get_state_text (device));
     }
   for (guint i = 0; i < self->backends->len; i++)
@@ -239,20 +236,20 @@ finish_job (KwJob *job)
 }
 
 static void
-fail_job (KwJob *job,
-          KwError code,
-          const char *text)
+fail_job (KwJob *job, KwError code, const char *text)
 {
   g_clear_error (&job->error);
   g_set_error_literal (&job->error, KW_ERROR, (gint) code, text);
   finish_job (job);
 }
 
+/* After a failed attempt its reason says more than what the devices are like by now. */
 static void
-fail_unavailable (KwJob *job,
-                  const Roster *roster)
+fail_unavailable (KwJob *job, const Roster *roster)
 {
-  g_autofree char *text = g_strdup_printf ("No device is ready: %s", roster->status_text);
+  g_autofree char *text = job->last_reason != NULL
+                              ? g_strdup_printf ("The device failed: %s", job->last_reason)
+                              : g_strdup_printf ("No device is ready: %s", roster->status_text);
 
   fail_job (job, KW_ERROR_UNAVAILABLE, text);
 }
@@ -294,6 +291,9 @@ watch_parked_jobs (gpointer user_data)
   KwPool *self = KW_POOL (user_data);
   g_autoptr (GSource) source = NULL;
 
+  /* Parked by a thread that did not see yet that the pool was stopped: it is told now. */
+  if (self->stopped)
+    revive_parked_jobs (self);
   if (self->parked_source != 0 || self->stopped)
     return G_SOURCE_REMOVE;
   source = g_timeout_source_new (PARKED_INTERVAL_MSEC);
@@ -304,19 +304,22 @@ watch_parked_jobs (gpointer user_data)
 
 /* Any thread. */
 static void
-park_job (KwPool *self,
-          KwJob *job)
+park_job (KwPool *self, KwJob *job)
 {
   gboolean parked = FALSE;
+  gboolean stopped = FALSE;
 
   job->may_run_here = FALSE;
   g_mutex_lock (&self->lock);
-  parked = g_queue_get_length (&self->parked) < KW_MAX_PARKED_JOBS;
+  stopped = self->roster->expecting_until == NEVER_AGAIN;
+  parked = !stopped && g_queue_get_length (&self->parked) < KW_MAX_PARKED_JOBS;
   if (parked)
     g_queue_push_tail (&self->parked, job);
   g_mutex_unlock (&self->lock);
   if (parked)
     pool_invoke (self, watch_parked_jobs, g_object_ref (self), g_object_unref);
+  else if (stopped)
+    fail_job (job, KW_ERROR_UNAVAILABLE, "The service is stopping");
   else
     fail_job (job, KW_ERROR_BUSY, "Too many requests are waiting for a device");
 }
@@ -343,8 +346,7 @@ refresh_keys (gpointer user_data)
 }
 
 static gboolean
-was_tried (const KwJob *job,
-           KwDevice *device)
+was_tried (const KwJob *job, KwDevice *device)
 {
   for (guint i = 0; i < job->n_attempts; i++)
     {
@@ -356,8 +358,7 @@ was_tried (const KwJob *job,
 
 /* The device with the least work waiting, weighted by how long its work takes. */
 static KwDevice *
-choose_device (GPtrArray *candidates,
-               const KwJob *job)
+choose_device (GPtrArray *candidates, const KwJob *job)
 {
   KwDevice *best = NULL;
   gint64 best_cost = G_MAXINT64;
@@ -372,7 +373,8 @@ choose_device (GPtrArray *candidates,
         continue;
       if (candidates->len == 1)
         return device;
-      cost = (gint64) (kw_executor_get_outstanding (executor) + 1) * (kw_executor_get_mean_usec (executor) + 1);
+      cost = (gint64) (kw_executor_get_outstanding (executor) + 1)
+             * (kw_executor_get_mean_usec (executor) + 1);
       if (cost < best_cost)
         {
           best_cost = cost;
@@ -405,18 +407,13 @@ attempt_run (gpointer user_data)
   switch (attempt->verb)
     {
     case KW_VERB_RSA_DECRYPT:
-      attempt->plaintext = kw_device_rsa_decrypt (attempt->device,
-                                                  attempt->key_id,
-                                                  attempt->padding,
-                                                  attempt->input,
-                                                  &attempt->error);
+      attempt->plaintext
+          = kw_device_rsa_decrypt (attempt->device, attempt->key_id, attempt->padding,
+                                   attempt->input, &attempt->error);
       break;
     case KW_VERB_GENERATE_RSA:
-      attempt->key = kw_device_generate_rsa (attempt->device,
-                                             attempt->bits,
-                                             attempt->key_id,
-                                             attempt->label,
-                                             &attempt->error);
+      attempt->key = kw_device_generate_rsa (attempt->device, attempt->bits, attempt->key_id,
+                                             attempt->label, &attempt->error);
       break;
     default:
       g_return_if_reached ();
@@ -437,13 +434,11 @@ typedef struct
   KwJob *job;       /* owned, nullable */
   KwKey *key;       /* owned, nullable */
   KwDeviceState state;
-  char *text;       /* owned */
+  char *text; /* owned */
 } News;
 
 static News *
-news_new (Attempt *attempt,
-          KwDeviceState state,
-          const char *text)
+news_new (Attempt *attempt, KwDeviceState state, const char *text)
 {
   News *news = g_new0 (News, 1);
 
@@ -482,46 +477,73 @@ take_trouble (gpointer user_data)
 {
   News *news = user_data;
 
-  if (kw_device_get_state (news->device) == KW_DEVICE_READY)
+  if (kw_device_get_state (news->device) != KW_DEVICE_READY)
+    return G_SOURCE_REMOVE;
+  if (news->state == KW_DEVICE_PIN_REFUSED)
+    kw_device_set_state (news->device, news->state, news->text);
+  else
     g_signal_emit_by_name (news->device, "trouble", news->state, news->text);
   return G_SOURCE_REMOVE;
 }
 
-static void
-retry_or_fail (KwPool *self,
-               KwJob *job,
-               const GError *reason)
+/* Main context: another key lies under an id; a look at all of them keeps it from being chosen again, and says so. */
+static gboolean
+take_mismatch (gpointer user_data)
 {
-  if (!verb_can_be_repeated (job->verb) || job->n_attempts >= KW_MAX_ATTEMPTS_PER_JOB)
+  KwDevice *device = KW_DEVICE (user_data);
+
+  if (kw_device_get_state (device) == KW_DEVICE_READY)
+    kw_device_refresh_keys (device);
+  return G_SOURCE_REMOVE;
+}
+
+/* Gives a job to another device, or to the same one when it is back; @harmless: the attempt can have had no effect. */
+static void
+retry_or_fail (KwPool *self, KwJob *job, const GError *reason, gboolean harmless)
+{
+  g_free (job->last_reason);
+  job->last_reason = g_strdup (reason->message);
+  if ((!harmless && !verb_can_be_repeated (job->verb))
+      || job->n_attempts >= KW_MAX_ATTEMPTS_PER_JOB)
     {
       g_autofree char *text = g_strdup_printf ("The device failed: %s", reason->message);
 
       fail_job (job, KW_ERROR_UNAVAILABLE, text);
       return;
     }
-  /* The job may wait for its device, or another, to come back. */
   job->park_until = MIN (g_get_monotonic_time () + EXPECT_USEC, job->deadline);
   job->may_run_here = FALSE;
   pool_dispatch (self, job);
 }
 
-static void
-end_attempt (Attempt *attempt,
-             KwJob *job)
+/* A login that could not be renewed because of the PIN: starting the device anew would present it again. */
+static gboolean
+is_pin_trouble (const GError *error)
 {
-  gboolean trouble = kw_error_is_device_trouble (attempt->error)
-                     || g_error_matches (attempt->error, KW_ERROR, KW_ERROR_PIN_PROTECTED);
+  return error != NULL && error->domain == KW_ERROR
+         && (error->code == KW_ERROR_PIN_REQUIRED || error->code == KW_ERROR_PIN_INVALID
+             || error->code == KW_ERROR_PIN_REFUSED || error->code == KW_ERROR_PIN_LATCHED
+             || error->code == KW_ERROR_PIN_PROTECTED || error->code == KW_ERROR_PIN_LOCKED);
+}
+
+static void
+end_attempt (Attempt *attempt, KwJob *job)
+{
+  gboolean pin_trouble = is_pin_trouble (attempt->error);
+  gboolean trouble = pin_trouble || kw_error_is_device_trouble (attempt->error);
 
   kw_device_count_job (attempt->device, trouble);
   if (trouble)
     {
-      pool_invoke (attempt->pool,
-                   take_trouble,
-                   news_new (attempt, KW_DEVICE_DEGRADED, attempt->error->message),
+      pool_invoke (attempt->pool, take_trouble,
+                   news_new (attempt, pin_trouble ? KW_DEVICE_PIN_REFUSED : KW_DEVICE_DEGRADED,
+                             attempt->error->message),
                    (GDestroyNotify) news_free);
-      retry_or_fail (attempt->pool, job, attempt->error);
+      retry_or_fail (attempt->pool, job, attempt->error, pin_trouble);
       return;
     }
+  if (g_error_matches (attempt->error, KW_ERROR, KW_ERROR_KEY_MISMATCH))
+    pool_invoke (attempt->pool, take_mismatch, g_object_ref (attempt->device), g_object_unref);
   job->device_name = g_strdup (kw_device_get_name (attempt->device));
   job->plaintext = g_steal_pointer (&attempt->plaintext);
   job->error = g_steal_pointer (&attempt->error);
@@ -556,27 +578,23 @@ on_attempt_done (gpointer user_data,
   if (outcome == KW_WORK_OVERDUE && was_running)
     {
       kw_device_count_job (attempt->device, TRUE);
-      pool_invoke (attempt->pool,
-                   take_trouble,
+      pool_invoke (attempt->pool, take_trouble,
                    news_new (attempt, KW_DEVICE_STUCK, "A call did not return in time"),
                    (GDestroyNotify) news_free);
     }
-  g_set_error_literal (&reason,
-                       KW_ERROR,
-                       KW_ERROR_TIMEOUT,
+  g_set_error_literal (&reason, KW_ERROR, KW_ERROR_TIMEOUT,
                        outcome == KW_WORK_OVERDUE ? "it did not answer in time" : "it is gone");
-  retry_or_fail (attempt->pool, job, reason);
+  retry_or_fail (attempt->pool, job, reason, !was_running);
 }
 
 /* Gives a job to a device. Any thread. */
 static void
-start_attempt (KwPool *self,
-               KwDevice *device,
-               KwJob *job)
+start_attempt (KwPool *self, KwDevice *device, KwJob *job)
 {
   g_autoptr (GError) error = NULL;
   Attempt *attempt = g_new0 (Attempt, 1);
   gint64 timeout = kw_device_get_timeout_usec (device);
+  KwWork *work = NULL;
 
   attempt->pool = g_object_ref (self);
   attempt->device = g_object_ref (device);
@@ -590,10 +608,11 @@ start_attempt (KwPool *self,
   job->tried[job->n_attempts++] = kw_device_get_number (device);
   if (job->verb == KW_VERB_GENERATE_RSA)
     timeout *= KW_GENERATE_TIMEOUT_FACTOR;
-  if (kw_executor_submit (kw_device_get_executor (device),
-                          kw_work_new (attempt_run, on_attempt_done, timeout, attempt, (GDestroyNotify) attempt_free),
-                          job->may_run_here,
-                          &error))
+  work
+      = kw_work_new (attempt_run, on_attempt_done, timeout, attempt, (GDestroyNotify) attempt_free);
+  if (job->verb == KW_VERB_GENERATE_RSA)
+    kw_work_set_long (work);
+  if (kw_executor_submit (kw_device_get_executor (device), work, job->may_run_here, &error))
     {
       /* From here on the job belongs to the attempt, which holds a reference of its own. */
       kw_job_unref (job);
@@ -602,15 +621,12 @@ start_attempt (KwPool *self,
   if (g_error_matches (error, KW_ERROR, KW_ERROR_BUSY))
     fail_job (job, KW_ERROR_BUSY, error->message);
   else
-    retry_or_fail (self, job, error);
+    retry_or_fail (self, job, error, TRUE);
 }
 
 /* No ready device holds the key: wait for one, look for the key once, or give up. Any thread. */
 static void
-postpone_or_fail (KwPool *self,
-                  KwJob *job,
-                  const Roster *roster,
-                  gint64 now)
+postpone_or_fail (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
 {
   gint64 wait_until = MAX (job->park_until, MIN (roster->expecting_until, job->deadline));
 
@@ -643,8 +659,7 @@ postpone_or_fail (KwPool *self,
 
 /* Takes the job. Any thread; in place when the job allows it. */
 static void
-pool_dispatch (KwPool *self,
-               KwJob *job)
+pool_dispatch (KwPool *self, KwJob *job)
 {
   g_autoptr (Roster) roster = pool_ref_roster (self);
   KwDevice *device = NULL;
@@ -709,17 +724,13 @@ publish_roster (KwPool *self)
 }
 
 static void
-on_device_changed (KwDevice *device G_GNUC_UNUSED,
-                   KwPool *self)
+on_device_changed (KwDevice *device G_GNUC_UNUSED, KwPool *self)
 {
   publish_roster (self);
 }
 
 static void
-on_device_trouble (KwDevice *device,
-                   guint state,
-                   const char *text,
-                   KwPool *self)
+on_device_trouble (KwDevice *device, guint state, const char *text, KwPool *self)
 {
   KwBackend *backend = g_hash_table_lookup (self->owners, device);
 
@@ -729,8 +740,7 @@ on_device_trouble (KwDevice *device,
 }
 
 static void
-remove_device (KwPool *self,
-               KwDevice *device)
+remove_device (KwPool *self, KwDevice *device)
 {
   g_autoptr (KwDevice) keep_alive G_GNUC_UNUSED = g_object_ref (device);
 
@@ -742,9 +752,7 @@ remove_device (KwPool *self,
 }
 
 static void
-on_token_added (KwBackend *backend,
-                KwToken *token,
-                KwPool *self)
+on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
 {
   g_autoptr (KwDevice) device = NULL;
 
@@ -759,9 +767,7 @@ on_token_added (KwBackend *backend,
 }
 
 static void
-on_token_removed (KwBackend *backend G_GNUC_UNUSED,
-                  KwToken *token,
-                  KwPool *self)
+on_token_removed (KwBackend *backend G_GNUC_UNUSED, KwToken *token, KwPool *self)
 {
   for (guint i = 0; i < self->devices->len; i++)
     {
@@ -776,15 +782,15 @@ on_token_removed (KwBackend *backend G_GNUC_UNUSED,
 }
 
 static void
-on_backend_status_changed (KwBackend *backend,
-                           KwPool *self)
+on_backend_status_changed (KwBackend *backend, KwPool *self)
 {
   const char *text = kw_backend_get_status_text (backend);
 
   if (text != NULL && self->devices->len == 0)
     self->expecting_until = 0;
   if (text != NULL)
-    kw_log (G_LOG_LEVEL_WARNING, "Waiting for a device", "backend", kw_backend_get_name (backend), "text", text, NULL);
+    kw_log (G_LOG_LEVEL_WARNING, "Waiting for a device", "backend", kw_backend_get_name (backend),
+            "text", text, NULL);
   publish_roster (self);
 }
 
@@ -794,6 +800,7 @@ kw_pool_dispose (GObject *object)
   KwPool *self = KW_POOL (object);
 
   kw_pool_stop (self);
+  g_ptr_array_set_size (self->closing, 0);
   g_clear_object (&self->options.guard);
   g_clear_object (&self->options.keyring);
   G_OBJECT_CLASS (kw_pool_parent_class)->dispose (object);
@@ -807,6 +814,7 @@ kw_pool_finalize (GObject *object)
   g_clear_pointer (&self->options.pin, kw_secret_unref);
   g_ptr_array_unref (self->backends);
   g_ptr_array_unref (self->devices);
+  g_ptr_array_unref (self->closing);
   g_hash_table_unref (self->owners);
   roster_unref (self->roster);
   g_main_context_unref (self->context);
@@ -828,8 +836,8 @@ kw_pool_class_init (KwPoolClass *klass)
    *
    * A device came, went, or is in another state, or its keys are others. Main context.
    */
-  signals[SIGNAL_CHANGED]
-    = g_signal_new ("changed", KW_TYPE_POOL, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
+  signals[SIGNAL_CHANGED] = g_signal_new ("changed", KW_TYPE_POOL, G_SIGNAL_RUN_LAST, 0, NULL, NULL,
+                                          NULL, G_TYPE_NONE, 0);
 }
 
 static void
@@ -840,6 +848,7 @@ kw_pool_init (KwPool *self)
   self->context = g_main_context_ref_thread_default ();
   self->backends = g_ptr_array_new_with_free_func (g_object_unref);
   self->devices = g_ptr_array_new_with_free_func (g_object_unref);
+  self->closing = g_ptr_array_new_with_free_func (g_object_unref);
   self->owners = g_hash_table_new (NULL, NULL);
   self->roster = roster_new ();
   self->roster->status_text = g_strdup ("The service is starting");
@@ -871,8 +880,7 @@ kw_pool_new (const KwDeviceOptions *options)
  * Lets tokens come from there. Main context.
  */
 void
-kw_pool_add_backend (KwPool *self,
-                     KwBackend *backend)
+kw_pool_add_backend (KwPool *self, KwBackend *backend)
 {
   g_return_if_fail (KW_IS_POOL (self));
 
@@ -925,10 +933,37 @@ kw_pool_stop (KwPool *self)
       g_signal_handlers_disconnect_by_data (backend, self);
     }
   while (self->devices->len > 0)
-    remove_device (self, g_ptr_array_index (self->devices, 0));
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, 0);
+
+      g_ptr_array_add (self->closing, g_object_ref (kw_device_get_executor (device)));
+      remove_device (self, device);
+    }
   for (guint i = 0; i < self->backends->len; i++)
     kw_backend_stop (g_ptr_array_index (self->backends, i));
   publish_roster (self);
+}
+
+/**
+ * kw_pool_is_idle:
+ * @self: a pool that was stopped
+ *
+ * Tells whether all calls into tokens have returned, so that the process may end: the modules' libraries are taken apart
+ * by then. Main context.
+ *
+ * Returns: %TRUE when none is under way
+ */
+gboolean
+kw_pool_is_idle (KwPool *self)
+{
+  g_return_val_if_fail (KW_IS_POOL (self), TRUE);
+
+  for (guint i = 0; i < self->closing->len; i++)
+    {
+      if (kw_executor_get_outstanding (g_ptr_array_index (self->closing, i)) > 0)
+        return FALSE;
+    }
+  return TRUE;
 }
 
 /**
@@ -940,8 +975,7 @@ kw_pool_stop (KwPool *self)
  * returns. Any thread.
  */
 void
-kw_pool_submit (KwPool *self,
-                KwJob *job)
+kw_pool_submit (KwPool *self, KwJob *job)
 {
   g_return_if_fail (KW_IS_POOL (self));
 
@@ -983,8 +1017,7 @@ kw_pool_dup_devices (KwPool *self)
  * Returns: (transfer full) (element-type KwKey): the keys of that kind on ready devices, each once. Any thread.
  */
 GPtrArray *
-kw_pool_dup_ready_keys (KwPool *self,
-                        KwKeyKind kind)
+kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind)
 {
   g_autoptr (Roster) roster = NULL;
   g_autoptr (GPtrArray) keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
@@ -1035,21 +1068,20 @@ kw_pool_dup_status_text (KwPool *self)
   roster = pool_ref_roster (self);
   if (roster->devices->len == 0)
     return g_strdup (roster->status_text);
-  return g_strdup_printf ("%u device%s ready, %u keys",
-                          roster->devices->len,
-                          roster->devices->len == 1 ? "" : "s",
-                          roster->keys->len);
+  return g_strdup_printf ("%u device%s ready, %u keys", roster->devices->len,
+                          roster->devices->len == 1 ? "" : "s", roster->keys->len);
 }
 
 /**
  * kw_pool_reopen_devices:
  * @self: a pool
+ * @keys_changed: the record of keys says something else than before
  *
  * Looks again at devices that wait for the administrator, and at the keys of the others, after the state directory
  * changed. Main context.
  */
 void
-kw_pool_reopen_devices (KwPool *self)
+kw_pool_reopen_devices (KwPool *self, gboolean keys_changed)
 {
   g_return_if_fail (KW_IS_POOL (self));
 
@@ -1060,7 +1092,7 @@ kw_pool_reopen_devices (KwPool *self)
 
       if (state == KW_DEVICE_PIN_REFUSED || state == KW_DEVICE_LOCKED)
         kw_device_open (device);
-      else if (state == KW_DEVICE_READY)
+      else if (keys_changed && state == KW_DEVICE_READY)
         kw_device_refresh_keys (device);
     }
 }

@@ -18,6 +18,8 @@ void kw_pool_start (KwPool *self);
 
 void kw_pool_stop (KwPool *self);
 
+gboolean kw_pool_is_idle (KwPool *self);
+
 void kw_pool_submit (KwPool *self, KwJob *job);
 
 GPtrArray *kw_pool_dup_devices (KwPool *self);
@@ -28,6 +30,6 @@ gboolean kw_pool_is_ready (KwPool *self);
 
 char *kw_pool_dup_status_text (KwPool *self);
 
-void kw_pool_reopen_devices (KwPool *self);
+void kw_pool_reopen_devices (KwPool *self, gboolean keys_changed);
 
 G_END_DECLS

@@ -29,7 +29,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (EVP_MD_CTX, EVP_MD_CTX_free)
 static inline Mask
 opaque (Mask value)
 {
-  __asm__ ("" : "+r"(value));
+  __asm__("" : "+r"(value));
   return value;
 }
 
@@ -46,23 +46,19 @@ mask_is_zero (gsize value)
 }
 
 static inline Mask
-mask_equal (gsize a,
-            gsize b)
+mask_equal (gsize a, gsize b)
 {
   return mask_is_zero (a ^ b);
 }
 
 static inline Mask
-mask_less (gsize a,
-           gsize b)
+mask_less (gsize a, gsize b)
 {
   return mask_top_bit (a ^ ((a ^ b) | ((a - b) ^ b)));
 }
 
 static inline gsize
-choose (Mask mask,
-        gsize yes,
-        gsize no)
+choose (Mask mask, gsize yes, gsize no)
 {
   return (mask & yes) | (~mask & no);
 }
@@ -105,9 +101,7 @@ extract_tail (const guint8 *block,
 
 /* EM = 00 ‖ 02 ‖ PS (at least 8 bytes, none zero) ‖ 00 ‖ M: RFC 8017, 7.2.2. */
 static KwSecret *
-unpad_pkcs1 (const guint8 *block,
-             gsize size,
-             GError **error)
+unpad_pkcs1 (const guint8 *block, gsize size, GError **error)
 {
   gsize first = 2 + PKCS1_MIN_PADDING + 1;
   Mask found = 0;
@@ -133,11 +127,7 @@ unpad_pkcs1 (const guint8 *block,
 
 /* XORs MGF1 (RFC 8017, B.2.1) of the seed onto the data. */
 static gboolean
-mgf1_xor (const EVP_MD *digest,
-          const guint8 *seed,
-          gsize n_seed,
-          guint8 *data,
-          gsize size)
+mgf1_xor (const EVP_MD *digest, const guint8 *seed, gsize n_seed, guint8 *data, gsize size)
 {
   g_autoptr (EVP_MD_CTX) context = EVP_MD_CTX_new ();
   gsize n_digest = (gsize) EVP_MD_get_size (digest);
@@ -149,7 +139,8 @@ mgf1_xor (const EVP_MD *digest,
     {
       guint32 counter_be = GUINT32_TO_BE (counter);
 
-      ok = EVP_DigestInit_ex (context, digest, NULL) == 1 && EVP_DigestUpdate (context, seed, n_seed) == 1
+      ok = EVP_DigestInit_ex (context, digest, NULL) == 1
+           && EVP_DigestUpdate (context, seed, n_seed) == 1
            && EVP_DigestUpdate (context, &counter_be, sizeof counter_be) == 1
            && EVP_DigestFinal_ex (context, output, NULL) == 1;
       for (gsize i = 0; ok && i < n_digest && done < size; i++)
@@ -161,10 +152,7 @@ mgf1_xor (const EVP_MD *digest,
 
 /* EM = 00 ‖ maskedSeed ‖ maskedDB, DB = lHash ‖ 00… ‖ 01 ‖ M: RFC 8017, 7.1.2; the label is empty. */
 static KwSecret *
-unpad_oaep (const EVP_MD *digest,
-            const guint8 *block,
-            gsize size,
-            GError **error)
+unpad_oaep (const EVP_MD *digest, const guint8 *block, gsize size, GError **error)
 {
   gsize n_digest = (gsize) EVP_MD_get_size (digest);
   guint8 label_hash[EVP_MAX_MD_SIZE];
@@ -190,7 +178,8 @@ unpad_oaep (const EVP_MD *digest,
   if (!mgf1_xor (digest, db, n_db, seed, n_digest) || !mgf1_xor (digest, seed, n_digest, db, n_db)
       || EVP_Digest ("", 0, label_hash, NULL, digest, NULL) != 1)
     {
-      g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "The digest that OAEP needs is not available");
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED,
+                           "The digest that OAEP needs is not available");
       return NULL;
     }
   good = mask_equal (block[0], 0);
@@ -220,10 +209,7 @@ unpad_oaep (const EVP_MD *digest,
  * Returns: (transfer full): the message, perhaps empty; %NULL with %KW_ERROR_DECRYPT_FAILED, whatever was wrong
  */
 KwSecret *
-kw_rsa_unpad (KwRsaPadding padding,
-              const guint8 *block,
-              gsize size,
-              GError **error)
+kw_rsa_unpad (KwRsaPadding padding, const guint8 *block, gsize size, GError **error)
 {
   g_return_val_if_fail (block != NULL, NULL);
   g_return_val_if_fail (size <= KW_MAX_RSA_BYTES, NULL);

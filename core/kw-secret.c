@@ -46,8 +46,7 @@ typedef struct
 } KwSecretArena;
 
 static guint8 *
-map_locked_pages (gsize size,
-                  GError **error)
+map_locked_pages (gsize size, GError **error)
 {
   guint8 *memory = NULL;
   int saved_errno = 0;
@@ -56,16 +55,15 @@ map_locked_pages (gsize size,
   if (memory == MAP_FAILED)
     {
       saved_errno = errno;
-      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "No memory for a secret: %s", g_strerror (saved_errno));
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "No memory for a secret: %s",
+                   g_strerror (saved_errno));
       return NULL;
     }
   if (mlock (memory, size) != 0)
     {
       saved_errno = errno;
       munmap (memory, size);
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_FAILED,
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED,
                    "Cannot lock memory for a secret: %s; raise LimitMEMLOCK= (ulimit -l)",
                    g_strerror (saved_errno));
       return NULL;
@@ -90,7 +88,8 @@ arena_get (void)
       if (made->memory != NULL)
         {
           for (guint i = ARENA_N_SLOTS; i > 0; i--)
-            made->free_slots[made->n_free_slots++] = made->memory + (gsize) (i - 1) * ARENA_SLOT_SIZE;
+            made->free_slots[made->n_free_slots++]
+                = made->memory + (gsize) (i - 1) * ARENA_SLOT_SIZE;
         }
       g_once_init_leave (&arena, made);
     }
@@ -138,8 +137,7 @@ round_up_to_pages (gsize size)
  * Returns: (transfer full): the secret; %NULL with %KW_ERROR_FAILED when memory cannot be had or locked
  */
 KwSecret *
-kw_secret_new (gsize size,
-               GError **error)
+kw_secret_new (gsize size, GError **error)
 {
   g_autofree KwSecret *self = g_new0 (KwSecret, 1);
 
@@ -174,9 +172,7 @@ kw_secret_new (gsize size,
  * Returns: (transfer full): the secret, or %NULL with an error as for kw_secret_new()
  */
 KwSecret *
-kw_secret_new_copy (gconstpointer data,
-                    gsize size,
-                    GError **error)
+kw_secret_new_copy (gconstpointer data, gsize size, GError **error)
 {
   KwSecret *self = NULL;
 
@@ -198,8 +194,7 @@ kw_secret_new_copy (gconstpointer data,
  * Returns: (transfer full): the secret, or %NULL with an error as for kw_secret_new()
  */
 KwSecret *
-kw_secret_new_take_string (char *string,
-                           GError **error)
+kw_secret_new_take_string (char *string, GError **error)
 {
   KwSecret *self = NULL;
   gsize size = 0;
@@ -223,8 +218,7 @@ kw_secret_new_take_string (char *string,
  * Returns: (transfer full): the secret, or %NULL with %KW_ERROR_FAILED
  */
 KwSecret *
-kw_secret_new_random (gsize size,
-                      GError **error)
+kw_secret_new_random (gsize size, GError **error)
 {
   g_autoptr (KwSecret) self = kw_secret_new (size, error);
 
@@ -250,9 +244,7 @@ kw_secret_new_random (gsize size,
  * Returns: (transfer full): the secret, or %NULL with %KW_ERROR_FAILED (the message names the file)
  */
 KwSecret *
-kw_secret_new_from_file (const char *path,
-                         gsize max_size,
-                         GError **error)
+kw_secret_new_from_file (const char *path, gsize max_size, GError **error)
 {
   g_autoptr (KwSecret) self = NULL;
   gsize n_read = 0;
@@ -261,14 +253,16 @@ kw_secret_new_from_file (const char *path,
 
   g_return_val_if_fail (path != NULL, NULL);
 
-  self = kw_secret_new (max_size + 2, error);
+  /* Room for a line end and one byte more, which tells a file that goes on from one that ends there. */
+  self = kw_secret_new (max_size + 3, error);
   if (self == NULL)
     return NULL;
   fd = open (path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
   if (fd < 0)
     {
       saved_errno = errno;
-      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "Cannot open %s: %s", path, g_strerror (saved_errno));
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "Cannot open %s: %s", path,
+                   g_strerror (saved_errno));
       return NULL;
     }
   while (n_read < self->size)
@@ -286,7 +280,8 @@ kw_secret_new_from_file (const char *path,
   close (fd);
   if (saved_errno != 0)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "Cannot read %s: %s", path, g_strerror (saved_errno));
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "Cannot read %s: %s", path,
+                   g_strerror (saved_errno));
       return NULL;
     }
   if (n_read > 0 && self->data[n_read - 1] == '\n')
@@ -295,7 +290,8 @@ kw_secret_new_from_file (const char *path,
     n_read--;
   if (n_read > max_size)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "%s is longer than %" G_GSIZE_FORMAT " bytes", path, max_size);
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "%s is longer than %" G_GSIZE_FORMAT " bytes",
+                   path, max_size);
       return NULL;
     }
   kw_secret_truncate (self, n_read);
@@ -374,8 +370,7 @@ kw_secret_get_size (const KwSecret *self)
  * Shortens a secret; the bytes cut off are wiped at once.
  */
 void
-kw_secret_truncate (KwSecret *self,
-                    gsize size)
+kw_secret_truncate (KwSecret *self, gsize size)
 {
   g_return_if_fail (self != NULL);
   g_return_if_fail (size <= self->size);
@@ -395,9 +390,7 @@ kw_secret_truncate (KwSecret *self,
  * Returns: %TRUE when size and bytes are the same
  */
 gboolean
-kw_secret_equal (const KwSecret *self,
-                 gconstpointer data,
-                 gsize size)
+kw_secret_equal (const KwSecret *self, gconstpointer data, gsize size)
 {
   g_return_val_if_fail (self != NULL, FALSE);
 

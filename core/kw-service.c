@@ -13,7 +13,10 @@
 #include "kw-plugins.h"
 #include "kw-uuid.h"
 
+#include <glib-unix.h>
 #include <glib/gstdio.h>
+#include <sys/inotify.h>
+#include <unistd.h>
 
 /*
  * The one place that every request passes, whatever door it came through: is this caller allowed to do this, has he not
@@ -25,10 +28,11 @@ struct _KwService
 {
   GObject parent_instance;
 
-  KwPool *pool;          /* owned */
-  KwKeyring *keyring;    /* owned */
-  KwAudit *audit;        /* owned */
-  GFileMonitor *monitor; /* owned, nullable: the state directory */
+  KwPool *pool;       /* owned */
+  KwKeyring *keyring; /* owned */
+  KwAudit *audit;     /* owned */
+  int watch_fd;       /* owned: the state directory; −1 = it is not watched */
+  guint watch_source;
   guint reload_source;
 
   guint max_failures; /* a minute and caller; 0 = no limit */
@@ -61,8 +65,7 @@ static const Permission permissions[] = {
 };
 
 static gboolean
-is_permitted (KwCallerKind kind,
-              KwVerb verb)
+is_permitted (KwCallerKind kind, KwVerb verb)
 {
   for (guint i = 0; i < G_N_ELEMENTS (permissions); i++)
     {
@@ -85,8 +88,7 @@ budget_name (const KwCaller *caller)
 }
 
 static gboolean
-budget_is_left (KwService *self,
-                const KwCaller *caller)
+budget_is_left (KwService *self, const KwCaller *caller)
 {
   g_autofree char *name = NULL;
   FailureCount *count = NULL;
@@ -107,9 +109,7 @@ budget_is_left (KwService *self,
 }
 
 static gboolean
-count_is_old (gpointer key G_GNUC_UNUSED,
-              gpointer value,
-              gpointer user_data)
+count_is_old (gpointer key G_GNUC_UNUSED, gpointer value, gpointer user_data)
 {
   const FailureCount *count = value;
   const gint64 *now = user_data;
@@ -117,9 +117,33 @@ count_is_old (gpointer key G_GNUC_UNUSED,
   return *now - count->window_start >= BUDGET_WINDOW_USEC;
 }
 
+/* Called with the lock held. */
 static void
-spend_budget (KwService *self,
-              const KwCaller *caller)
+forget_oldest (KwService *self)
+{
+  GHashTableIter iter;
+  gpointer key = NULL;
+  gpointer value = NULL;
+  const char *oldest = NULL;
+  gint64 start = G_MAXINT64;
+
+  g_hash_table_iter_init (&iter, self->failures);
+  while (g_hash_table_iter_next (&iter, &key, &value))
+    {
+      const FailureCount *count = value;
+
+      if (count->window_start < start)
+        {
+          start = count->window_start;
+          oldest = key;
+        }
+    }
+  if (oldest != NULL)
+    g_hash_table_remove (self->failures, oldest);
+}
+
+static void
+spend_budget (KwService *self, const KwCaller *caller)
 {
   g_autofree char *name = budget_name (caller);
   gint64 now = g_get_monotonic_time ();
@@ -132,7 +156,7 @@ spend_budget (KwService *self,
       if (g_hash_table_size (self->failures) >= KW_MAX_BUDGET_CALLERS)
         g_hash_table_foreach_remove (self->failures, count_is_old, &now);
       if (g_hash_table_size (self->failures) >= KW_MAX_BUDGET_CALLERS)
-        g_hash_table_remove_all (self->failures);
+        forget_oldest (self);
       count = g_new0 (FailureCount, 1);
       count->window_start = now;
       g_hash_table_insert (self->failures, g_steal_pointer (&name), count);
@@ -153,25 +177,18 @@ log_outcome (const KwJob *job)
 
   if (job->error != NULL && !g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED)
       && !g_error_matches (job->error, KW_ERROR, KW_ERROR_RATE_LIMITED))
-    kw_log (G_LOG_LEVEL_WARNING,
-            "Request failed",
-            "verb",
-            kw_verb_to_string (job->verb),
-            "key",
-            key,
-            "error",
-            job->error->message,
-            NULL);
+    kw_log (G_LOG_LEVEL_WARNING, "Request failed", "verb", kw_verb_to_string (job->verb), "key",
+            key, "error", job->error->message, NULL);
   else if (job->verb == KW_VERB_GENERATE_RSA && job->error == NULL)
-    kw_log (G_LOG_LEVEL_INFO, "generated keypair", "tokenID", key, "device", job->device_name, NULL);
+    kw_log (G_LOG_LEVEL_INFO, "generated keypair", "tokenID", key, "device", job->device_name,
+            NULL);
   else if (job->error == NULL)
     kw_log (G_LOG_LEVEL_DEBUG, "Decrypted", "tokenID", key, "device", job->device_name, NULL);
 }
 
 /* Any thread. */
 static void
-on_job_done (KwJob *job,
-             gpointer user_data)
+on_job_done (KwJob *job, gpointer user_data)
 {
   KwService *self = KW_SERVICE (user_data);
   KwAuditRecord record = {
@@ -181,7 +198,8 @@ on_job_done (KwJob *job,
     .duration_usec = g_get_monotonic_time () - job->started,
   };
 
-  if (job->verb == KW_VERB_RSA_DECRYPT && g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED))
+  if (job->verb == KW_VERB_RSA_DECRYPT
+      && g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED))
     spend_budget (self, job->caller);
   kw_audit_write (self->audit, &record);
   log_outcome (job);
@@ -191,10 +209,7 @@ on_job_done (KwJob *job,
 }
 
 static void
-refuse_job (KwService *self,
-            KwJob *job,
-            KwError code,
-            const char *text)
+refuse_job (KwService *self, KwJob *job, KwError code, const char *text)
 {
   job->started = g_get_monotonic_time ();
   g_set_error_literal (&job->error, KW_ERROR, (gint) code, text);
@@ -207,40 +222,60 @@ reload_state (gpointer user_data)
 {
   KwService *self = KW_SERVICE (user_data);
   g_autoptr (GError) error = NULL;
+  gboolean keys_changed = FALSE;
 
   self->reload_source = 0;
-  if (!kw_keyring_load (self->keyring, &error))
+  if (!kw_keyring_load (self->keyring, &keys_changed, &error))
     kw_log (G_LOG_LEVEL_WARNING, "State directory cannot be read", "error", error->message, NULL);
-  kw_pool_reopen_devices (self->pool);
+  kw_pool_reopen_devices (self->pool, keys_changed);
   return G_SOURCE_REMOVE;
 }
 
-static void
-on_state_directory_changed (GFileMonitor *monitor G_GNUC_UNUSED,
-                            GFile *file,
-                            GFile *other_file,
-                            GFileMonitorEvent event,
-                            KwService *self)
+static gboolean
+on_state_directory_changed (gint fd, GIOCondition condition G_GNUC_UNUSED, gpointer user_data)
 {
-  g_autofree char *name = g_file_get_basename (event == G_FILE_MONITOR_EVENT_RENAMED && other_file != NULL ? other_file
-                                                                                                           : file);
+  KwService *self = KW_SERVICE (user_data);
+  union
+  {
+    struct inotify_event event; /* for its alignment */
+    char bytes[4096];
+  } buffer;
+  gssize n = read (fd, buffer.bytes, sizeof buffer);
 
-  if (!g_str_equal (name, KW_STATE_FILE_PINS) && !g_str_equal (name, KW_STATE_FILE_KEYS))
-    return;
-  if (self->reload_source == 0)
-    self->reload_source = g_timeout_add (RELOAD_DELAY_MSEC, reload_state, self);
+  for (gssize i = 0; i + (gssize) sizeof (struct inotify_event) <= n;)
+    {
+      const struct inotify_event *event
+          = (const struct inotify_event *) (const void *) (buffer.bytes + i);
+
+      if (event->len > 0
+          && (g_str_equal (event->name, KW_STATE_FILE_PINS)
+              || g_str_equal (event->name, KW_STATE_FILE_KEYS))
+          && self->reload_source == 0)
+        self->reload_source = g_timeout_add (RELOAD_DELAY_MSEC, reload_state, self);
+      i += (gssize) (sizeof (struct inotify_event) + event->len);
+    }
+  return G_SOURCE_CONTINUE;
 }
 
+/*
+ * Not by GFileMonitor: that hears of every line of the audit log, which may lie in the same directory, and would cost each
+ * request two thread switches. Files of ours are only ever replaced. Without a watch a change made by a command is seen at
+ * the next start.
+ */
 static void
-watch_state_directory (KwService *self,
-                       const char *path)
+watch_state_directory (KwService *self, const char *path)
 {
-  g_autoptr (GFile) directory = g_file_new_for_path (path);
+  int fd = inotify_init1 (IN_CLOEXEC | IN_NONBLOCK);
 
-  /* Without a watch a change made by a command is seen at the next start. */
-  self->monitor = g_file_monitor_directory (directory, G_FILE_MONITOR_WATCH_MOVES, NULL, NULL);
-  if (self->monitor != NULL)
-    g_signal_connect (self->monitor, "changed", G_CALLBACK (on_state_directory_changed), self);
+  if (fd < 0)
+    return;
+  if (inotify_add_watch (fd, path, IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE) < 0)
+    {
+      close (fd);
+      return;
+    }
+  self->watch_fd = fd;
+  self->watch_source = g_unix_fd_add (fd, G_IO_IN, on_state_directory_changed, self);
 }
 
 static void
@@ -249,9 +284,10 @@ kw_service_dispose (GObject *object)
   KwService *self = KW_SERVICE (object);
 
   g_clear_handle_id (&self->reload_source, g_source_remove);
-  if (self->monitor != NULL)
-    g_signal_handlers_disconnect_by_data (self->monitor, self);
-  g_clear_object (&self->monitor);
+  g_clear_handle_id (&self->watch_source, g_source_remove);
+  if (self->watch_fd >= 0)
+    close (self->watch_fd);
+  self->watch_fd = -1;
   g_clear_object (&self->pool);
   g_clear_object (&self->keyring);
   g_clear_object (&self->audit);
@@ -280,6 +316,7 @@ kw_service_class_init (KwServiceClass *klass)
 static void
 kw_service_init (KwService *self)
 {
+  self->watch_fd = -1;
   g_mutex_init (&self->budget_lock);
   self->failures = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
 }
@@ -295,8 +332,7 @@ kw_service_init (KwService *self)
  * Returns: (transfer full): the service; %NULL with an error that says what to do. Main context.
  */
 KwService *
-kw_service_new (KwConfig *config,
-                GError **error)
+kw_service_new (KwConfig *config, GError **error)
 {
   g_autoptr (KwService) self = g_object_new (KW_TYPE_SERVICE, NULL);
   g_autoptr (KwPinGuard) guard = NULL;
@@ -309,7 +345,7 @@ kw_service_new (KwConfig *config,
   if (self->audit == NULL)
     return NULL;
   self->keyring = kw_keyring_new (state_directory);
-  if (!kw_keyring_load (self->keyring, error))
+  if (!kw_keyring_load (self->keyring, NULL, error))
     return NULL;
   guard = kw_pin_guard_new (state_directory);
   options.guard = guard;
@@ -363,15 +399,15 @@ kw_service_stop (KwService *self)
  * Has something done with a key. Any thread.
  */
 void
-kw_service_submit (KwService *self,
-                   KwJob *job)
+kw_service_submit (KwService *self, KwJob *job)
 {
   g_return_if_fail (KW_IS_SERVICE (self));
 
   if (!is_permitted (kw_caller_get_kind (job->caller), job->verb))
     refuse_job (self, job, KW_ERROR_NOT_AUTHORIZED, "This is not permitted to this caller");
   else if (job->verb == KW_VERB_RSA_DECRYPT && !budget_is_left (self, job->caller))
-    refuse_job (self, job, KW_ERROR_RATE_LIMITED, "Too many failed decrypts; try again in a minute");
+    refuse_job (self, job, KW_ERROR_RATE_LIMITED,
+                "Too many failed decrypts; try again in a minute");
   else
     {
       job->service_callback = on_job_done;

@@ -26,27 +26,22 @@
 #define LOCK_FILE ".lock"
 
 static gboolean
-ensure_directory (const char *directory,
-                  GError **error)
+ensure_directory (const char *directory, GError **error)
 {
   int saved_errno = 0;
 
   if (g_mkdir_with_parents (directory, 0700) == 0)
     return TRUE;
   saved_errno = errno;
-  g_set_error (error,
-               KW_ERROR,
-               KW_ERROR_PERMISSION,
-               "Cannot make the state directory %s: %s; see [state] directory",
-               directory,
+  g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION,
+               "Cannot make the state directory %s: %s; see [state] directory", directory,
                g_strerror (saved_errno));
   return FALSE;
 }
 
 /* Waits for the lock; it is only ever held for one small write. Closing the descriptor gives it back. */
 static int
-lock_directory (const char *directory,
-                GError **error)
+lock_directory (const char *directory, GError **error)
 {
   g_autofree char *path = g_build_filename (directory, LOCK_FILE, NULL);
   int fd = open (path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -67,7 +62,8 @@ lock_directory (const char *directory,
   saved_errno = errno;
   if (fd >= 0)
     close (fd);
-  g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot lock %s: %s", path, g_strerror (saved_errno));
+  g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot lock %s: %s", path,
+               g_strerror (saved_errno));
   return -1;
 }
 
@@ -83,25 +79,19 @@ hand_over_path (const char *path)
 }
 
 static gboolean
-write_contents (const char *path,
-                GKeyFile *contents,
-                GError **error)
+write_contents (const char *path, GKeyFile *contents, GFileSetContentsFlags flags, GError **error)
 {
   g_autoptr (GError) local_error = NULL;
   gsize size = 0;
   g_autofree char *data = g_key_file_to_data (contents, &size, NULL);
 
-  if (g_file_set_contents_full (path,
-                                data,
-                                (gssize) size,
-                                G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE,
-                                0600,
-                                &local_error))
+  if (g_file_set_contents_full (path, data, (gssize) size, flags, 0600, &local_error))
     {
       hand_over_path (path);
       return TRUE;
     }
-  g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot write %s: %s", path, local_error->message);
+  g_set_error (error, KW_ERROR, KW_ERROR_PERMISSION, "Cannot write %s: %s", path,
+               local_error->message);
   return FALSE;
 }
 
@@ -117,9 +107,7 @@ write_contents (const char *path,
  *   or %KW_ERROR_PERMISSION when it cannot be read
  */
 GKeyFile *
-kw_state_file_read (const char *directory,
-                    const char *name,
-                    GError **error)
+kw_state_file_read (const char *directory, const char *name, GError **error)
 {
   g_autoptr (GKeyFile) contents = g_key_file_new ();
   g_autoptr (GError) local_error = NULL;
@@ -131,24 +119,46 @@ kw_state_file_read (const char *directory,
   path = g_build_filename (directory, name, NULL);
   if (g_stat (path, &info) == 0 && info.st_size > KW_MAX_STATE_FILE_BYTES)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_FAILED,
-                   "The state file %s is larger than %d bytes",
-                   path,
-                   KW_MAX_STATE_FILE_BYTES);
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "The state file %s is larger than %d bytes",
+                   path, KW_MAX_STATE_FILE_BYTES);
       return NULL;
     }
   if (g_key_file_load_from_file (contents, path, G_KEY_FILE_NONE, &local_error)
       || g_error_matches (local_error, G_FILE_ERROR, G_FILE_ERROR_NOENT))
     return g_steal_pointer (&contents);
-  g_set_error (error,
-               KW_ERROR,
+  g_set_error (error, KW_ERROR,
                local_error->domain == G_FILE_ERROR ? KW_ERROR_PERMISSION : KW_ERROR_FAILED,
-               "Cannot read the state file %s: %s",
-               path,
-               local_error->message);
+               "Cannot read the state file %s: %s", path, local_error->message);
   return NULL;
+}
+
+static gboolean
+update_file (const char *directory,
+             const char *name,
+             KwStateFileFunc update,
+             gpointer user_data,
+             GFileSetContentsFlags flags,
+             GError **error)
+{
+  g_autoptr (GKeyFile) contents = NULL;
+  g_autofree char *path = NULL;
+  gboolean changed = FALSE;
+  gboolean ok = FALSE;
+  int lock = -1;
+
+  g_return_val_if_fail (directory != NULL && name != NULL && update != NULL, FALSE);
+
+  if (!ensure_directory (directory, error))
+    return FALSE;
+  lock = lock_directory (directory, error);
+  if (lock < 0)
+    return FALSE;
+  path = g_build_filename (directory, name, NULL);
+  contents = kw_state_file_read (directory, name, error);
+  ok = contents != NULL && update (contents, &changed, user_data, error)
+       && (!changed || write_contents (path, contents, flags, error));
+  close (lock);
+  return ok;
 }
 
 /**
@@ -171,25 +181,31 @@ kw_state_file_update (const char *directory,
                       gpointer user_data,
                       GError **error)
 {
-  g_autoptr (GKeyFile) contents = NULL;
-  g_autofree char *path = NULL;
-  gboolean changed = FALSE;
-  gboolean ok = FALSE;
-  int lock = -1;
+  return update_file (directory, name, update, user_data,
+                      G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, error);
+}
 
-  g_return_val_if_fail (directory != NULL && name != NULL && update != NULL, FALSE);
-
-  if (!ensure_directory (directory, error))
-    return FALSE;
-  lock = lock_directory (directory, error);
-  if (lock < 0)
-    return FALSE;
-  path = g_build_filename (directory, name, NULL);
-  contents = kw_state_file_read (directory, name, error);
-  ok = contents != NULL && update (contents, &changed, user_data, error)
-       && (!changed || write_contents (path, contents, error));
-  close (lock);
-  return ok;
+/**
+ * kw_state_file_update_quickly:
+ * @directory: the state directory; made when it is missing
+ * @name: name of the file in it
+ * @update: (scope call): changes the contents and says whether it did
+ * @user_data: for @update
+ * @error: where to store the error
+ *
+ * kw_state_file_update() without waiting for the disk: the change survives the end of the process, but perhaps not a power
+ * cut, after which the file is as it was before or after. Blocks; any thread.
+ *
+ * Returns: %TRUE on success
+ */
+gboolean
+kw_state_file_update_quickly (const char *directory,
+                              const char *name,
+                              KwStateFileFunc update,
+                              gpointer user_data,
+                              GError **error)
+{
+  return update_file (directory, name, update, user_data, G_FILE_SET_CONTENTS_CONSISTENT, error);
 }
 
 /**
@@ -201,8 +217,7 @@ kw_state_file_update (const char *directory,
  * is left alone: it may be one of root's that was put there. Any thread.
  */
 void
-kw_state_file_hand_over (int fd,
-                         const char *path)
+kw_state_file_hand_over (int fd, const char *path)
 {
   g_autofree char *directory = NULL;
   struct stat file;

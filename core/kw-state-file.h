@@ -5,7 +5,10 @@
 
 G_BEGIN_DECLS
 
-typedef gboolean (*KwStateFileFunc) (GKeyFile *contents, gboolean *out_changed, gpointer user_data, GError **error);
+typedef gboolean (*KwStateFileFunc) (GKeyFile *contents,
+                                     gboolean *out_changed,
+                                     gpointer user_data,
+                                     GError **error);
 
 GKeyFile *kw_state_file_read (const char *directory, const char *name, GError **error);
 
@@ -16,5 +19,11 @@ gboolean kw_state_file_update (const char *directory,
                                GError **error);
 
 void kw_state_file_hand_over (int fd, const char *path);
+
+gboolean kw_state_file_update_quickly (const char *directory,
+                                       const char *name,
+                                       KwStateFileFunc update,
+                                       gpointer user_data,
+                                       GError **error);
 
 G_END_DECLS

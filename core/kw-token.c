@@ -19,9 +19,7 @@ G_DEFINE_INTERFACE (KwToken, kw_token, G_TYPE_OBJECT)
 #define SHA256_BYTES 32
 
 static gpointer
-not_supported (KwToken *self,
-               const char *what,
-               GError **error)
+not_supported (KwToken *self, const char *what, GError **error)
 {
   const KwTokenInfo *info = kw_token_get_info (self);
 
@@ -88,7 +86,8 @@ kw_token_info_free (KwTokenInfo *info)
 void
 kw_token_set_decrypt_failed (GError **error)
 {
-  g_set_error_literal (error, KW_ERROR, KW_ERROR_DECRYPT_FAILED, "The data cannot be decrypted with this key");
+  g_set_error_literal (error, KW_ERROR, KW_ERROR_DECRYPT_FAILED,
+                       "The data cannot be decrypted with this key");
 }
 
 /**
@@ -132,9 +131,7 @@ kw_token_get_concurrency (KwToken *self)
  * Returns: %TRUE on success
  */
 gboolean
-kw_token_get_pin_state (KwToken *self,
-                        KwPinState *out_state,
-                        GError **error)
+kw_token_get_pin_state (KwToken *self, KwPinState *out_state, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), FALSE);
 
@@ -154,9 +151,7 @@ kw_token_get_pin_state (KwToken *self,
  * Returns: %TRUE when logged in; errors %KW_ERROR_PIN_REFUSED, %KW_ERROR_PIN_INVALID, %KW_ERROR_PIN_LOCKED
  */
 gboolean
-kw_token_login (KwToken *self,
-                KwSecret *pin,
-                GError **error)
+kw_token_login (KwToken *self, KwSecret *pin, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), FALSE);
 
@@ -175,8 +170,7 @@ kw_token_login (KwToken *self,
  * Returns: (transfer full) (element-type KwKey): the keys
  */
 GPtrArray *
-kw_token_list_keys (KwToken *self,
-                    GError **error)
+kw_token_list_keys (KwToken *self, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
@@ -197,10 +191,7 @@ kw_token_list_keys (KwToken *self,
  * Returns: (transfer full): the key; %KW_ERROR_KEY_NOT_FOUND when it is not there
  */
 KwKey *
-kw_token_find_key (KwToken *self,
-                   KwKeyKind kind,
-                   GBytes *id,
-                   GError **error)
+kw_token_find_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
@@ -252,10 +243,7 @@ kw_token_rsa_decrypt (KwToken *self,
  * Returns: (transfer full): the signature
  */
 GBytes *
-kw_token_sign (KwToken *self,
-               GBytes *id,
-               GBytes *sha256_digest,
-               GError **error)
+kw_token_sign (KwToken *self, GBytes *id, GBytes *sha256_digest, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
@@ -295,12 +283,9 @@ kw_token_aes_cbc (KwToken *self,
 
   if (size == 0 || size % AES_BLOCK_BYTES != 0)
     {
-      g_set_error (error,
-                   KW_ERROR,
-                   KW_ERROR_INVALID_ARGUMENT,
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
                    "AES-CBC works on whole blocks of %d bytes, not on %" G_GSIZE_FORMAT,
-                   AES_BLOCK_BYTES,
-                   size);
+                   AES_BLOCK_BYTES, size);
       return NULL;
     }
   if (KW_TOKEN_GET_IFACE (self)->aes_cbc == NULL)
@@ -320,16 +305,14 @@ kw_token_aes_cbc (KwToken *self,
  * Returns: %TRUE on success
  */
 gboolean
-kw_token_random (KwToken *self,
-                 guint8 *data,
-                 gsize size,
-                 GError **error)
+kw_token_random (KwToken *self, guint8 *data, gsize size, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), FALSE);
 
   if (size > KW_MAX_RANDOM_BYTES)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "At most %d random bytes at a time", KW_MAX_RANDOM_BYTES);
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "At most %d random bytes at a time",
+                   KW_MAX_RANDOM_BYTES);
       return FALSE;
     }
   if (KW_TOKEN_GET_IFACE (self)->random == NULL)
@@ -350,17 +333,14 @@ kw_token_random (KwToken *self,
  * Returns: (transfer full): the key; %KW_ERROR_KEY_EXISTS when @id is taken
  */
 KwKey *
-kw_token_generate_rsa (KwToken *self,
-                       guint bits,
-                       GBytes *id,
-                       const char *label,
-                       GError **error)
+kw_token_generate_rsa (KwToken *self, guint bits, GBytes *id, const char *label, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
   if (bits != 2048 && bits != 3072 && bits != 4096)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "An RSA key has 2048, 3072 or 4096 bits, not %u", bits);
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                   "An RSA key has 2048, 3072 or 4096 bits, not %u", bits);
       return NULL;
     }
   if (KW_TOKEN_GET_IFACE (self)->generate_rsa == NULL)
@@ -381,17 +361,14 @@ kw_token_generate_rsa (KwToken *self,
  * Returns: (transfer full): the key; %KW_ERROR_KEY_EXISTS when @id is taken
  */
 KwKey *
-kw_token_generate_aes (KwToken *self,
-                       guint bits,
-                       GBytes *id,
-                       const char *label,
-                       GError **error)
+kw_token_generate_aes (KwToken *self, guint bits, GBytes *id, const char *label, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
   if (bits != 128 && bits != 192 && bits != 256)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "An AES key has 128, 192 or 256 bits, not %u", bits);
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                   "An AES key has 128, 192 or 256 bits, not %u", bits);
       return NULL;
     }
   if (KW_TOKEN_GET_IFACE (self)->generate_aes == NULL)
@@ -411,10 +388,7 @@ kw_token_generate_aes (KwToken *self,
  * Returns: %TRUE on success; %KW_ERROR_KEY_NOT_FOUND when it is not there
  */
 gboolean
-kw_token_delete_key (KwToken *self,
-                     KwKeyKind kind,
-                     GBytes *id,
-                     GError **error)
+kw_token_delete_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), FALSE);
 
@@ -435,10 +409,7 @@ kw_token_delete_key (KwToken *self,
  * Returns: (transfer full): the wrapped key
  */
 GBytes *
-kw_token_export_key (KwToken *self,
-                     KwKeyKind kind,
-                     GBytes *id,
-                     GError **error)
+kw_token_export_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
@@ -458,9 +429,7 @@ kw_token_export_key (KwToken *self,
  * Returns: (transfer full): the key
  */
 KwKey *
-kw_token_import_key (KwToken *self,
-                     GBytes *wrapped_key,
-                     GError **error)
+kw_token_import_key (KwToken *self, GBytes *wrapped_key, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 

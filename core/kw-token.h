@@ -114,7 +114,11 @@ struct _KwTokenInterface
   gboolean (*login) (KwToken *self, KwSecret *pin, GError **error);
   GPtrArray *(*list_keys) (KwToken *self, GError **error);
   KwKey *(*find_key) (KwToken *self, KwKeyKind kind, GBytes *id, GError **error);
-  KwSecret *(*rsa_decrypt) (KwToken *self, GBytes *id, KwRsaPadding padding, GBytes *ciphertext, GError **error);
+  KwSecret *(*rsa_decrypt) (KwToken *self,
+                            GBytes *id,
+                            KwRsaPadding padding,
+                            GBytes *ciphertext,
+                            GError **error);
   GBytes *(*sign) (KwToken *self, GBytes *id, GBytes *sha256_digest, GError **error);
   KwSecret *(*aes_cbc) (KwToken *self,
                         GBytes *id,
@@ -144,8 +148,11 @@ GPtrArray *kw_token_list_keys (KwToken *self, GError **error);
 
 KwKey *kw_token_find_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error);
 
-KwSecret *
-kw_token_rsa_decrypt (KwToken *self, GBytes *id, KwRsaPadding padding, GBytes *ciphertext, GError **error);
+KwSecret *kw_token_rsa_decrypt (KwToken *self,
+                                GBytes *id,
+                                KwRsaPadding padding,
+                                GBytes *ciphertext,
+                                GError **error);
 
 GBytes *kw_token_sign (KwToken *self, GBytes *id, GBytes *sha256_digest, GError **error);
 
@@ -159,9 +166,11 @@ KwSecret *kw_token_aes_cbc (KwToken *self,
 
 gboolean kw_token_random (KwToken *self, guint8 *data, gsize size, GError **error);
 
-KwKey *kw_token_generate_rsa (KwToken *self, guint bits, GBytes *id, const char *label, GError **error);
+KwKey *
+kw_token_generate_rsa (KwToken *self, guint bits, GBytes *id, const char *label, GError **error);
 
-KwKey *kw_token_generate_aes (KwToken *self, guint bits, GBytes *id, const char *label, GError **error);
+KwKey *
+kw_token_generate_aes (KwToken *self, guint bits, GBytes *id, const char *label, GError **error);
 
 gboolean kw_token_delete_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error);
 

@@ -10,6 +10,8 @@
 
 #include "kw-toml.h"
 
+#include "kw-limits.h"
+
 #include <exception>
 #include <openssl/crypto.h>
 #include <string>
@@ -39,8 +41,7 @@ dup_view (std::string_view view)
 }
 
 bool
-read_list (const toml::array &array,
-           KwTomlEntry *entry)
+read_list (const toml::array &array, KwTomlEntry *entry)
 {
   g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
 
@@ -57,7 +58,8 @@ read_list (const toml::array &array,
           text = dup_view (value);
         }
       else if (element.is_integer ())
-        text = g_strdup_printf ("%" G_GINT64_FORMAT, static_cast<gint64> (element.as_integer ()->get ()));
+        text = g_strdup_printf ("%" G_GINT64_FORMAT,
+                                static_cast<gint64> (element.as_integer ()->get ()));
       else
         return false;
       g_strv_builder_add (builder, text);
@@ -67,10 +69,7 @@ read_list (const toml::array &array,
 }
 
 bool
-walk (const toml::table &table,
-      const std::string &path,
-      guint max_entries,
-      GPtrArray *entries)
+walk (const toml::table &table, const std::string &path, guint max_entries, GPtrArray *entries)
 {
   for (const auto &[key, node] : table)
     {
@@ -86,7 +85,9 @@ walk (const toml::table &table,
       if (node.is_table ())
         {
           entry->type = KW_TOML_TABLE;
-          if (!walk (*node.as_table (), path.empty () ? std::string (key.str ()) : path + "." + std::string (key.str ()),
+          if (!walk (*node.as_table (),
+                     path.empty () ? std::string (key.str ())
+                                   : path + "." + std::string (key.str ()),
                      max_entries, entries))
             return false;
         }
@@ -117,6 +118,39 @@ walk (const toml::table &table,
   return true;
 }
 
+/*
+ * Dotted keys are tables in tables, which toml++ takes down by recursion and, unlike brackets, does not count. They stand
+ * on one line, so bounding the dots of a line bounds them; comment lines may have any number.
+ */
+bool
+dots_are_bounded (std::string_view text, guint *out_line)
+{
+  guint line = 1;
+  guint n_dots = 0;
+  bool blank = true;
+  bool comment = false;
+
+  for (const char c : text)
+    {
+      if (c == '\n')
+        {
+          line++;
+          n_dots = 0;
+          blank = true;
+          comment = false;
+          continue;
+        }
+      comment = comment || (blank && c == '#');
+      blank = blank && (c == ' ' || c == '\t');
+      if (c == '.' && !comment && ++n_dots > KW_MAX_CONFIG_DOTS)
+        {
+          *out_line = line;
+          return false;
+        }
+    }
+  return true;
+}
+
 } // namespace
 
 /**
@@ -133,14 +167,16 @@ walk (const toml::table &table,
  * Returns: (transfer full) (element-type KwTomlEntry): the entries; %NULL with @out_line and @out_message set
  */
 extern "C" GPtrArray *
-kw_toml_parse (const char *data,
-               gsize size,
-               guint max_entries,
-               guint *out_line,
-               char **out_message)
+kw_toml_parse (const char *data, gsize size, guint max_entries, guint *out_line, char **out_message)
 {
   try
     {
+      if (!dots_are_bounded (std::string_view (data, size), out_line))
+        {
+          *out_message = g_strdup_printf ("more than %u dots in one line", KW_MAX_CONFIG_DOTS);
+          return nullptr;
+        }
+
       const toml::table document = toml::parse (std::string_view (data, size));
       g_autoptr (GPtrArray) entries = g_ptr_array_new_with_free_func (entry_free);
       if (walk (document, std::string (), max_entries, entries))

@@ -31,7 +31,7 @@ typedef struct
 {
   char *table; /* dotted path of the table it stands in; "" at the top */
   char *key;
-  guint line;  /* from 1 */
+  guint line; /* from 1 */
   KwTomlType type;
   char *string;
   gint64 integer;
@@ -39,6 +39,10 @@ typedef struct
   char **list;
 } KwTomlEntry;
 
-GPtrArray *kw_toml_parse (const char *data, gsize size, guint max_entries, guint *out_line, char **out_message);
+GPtrArray *kw_toml_parse (const char *data,
+                          gsize size,
+                          guint max_entries,
+                          guint *out_line,
+                          char **out_message);
 
 G_END_DECLS

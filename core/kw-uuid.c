@@ -55,9 +55,7 @@ kw_uuid_new_v1 (GError **error)
  * Returns: (transfer full): its 16 bytes; %NULL with %KW_ERROR_INVALID_ARGUMENT
  */
 GBytes *
-kw_uuid_to_bytes (const char *text,
-                  gssize length,
-                  GError **error)
+kw_uuid_to_bytes (const char *text, gssize length, GError **error)
 {
   guint8 uuid[KW_UUID_BYTES];
   gsize n_text = 0;
@@ -88,10 +86,9 @@ kw_uuid_to_bytes (const char *text,
     }
   if (!valid)
     {
-      g_set_error_literal (error,
-                           KW_ERROR,
-                           KW_ERROR_INVALID_ARGUMENT,
-                           "Not a key id: a UUID such as 6ba7b810-9dad-11d1-80b4-00c04fd430c8 is wanted");
+      g_set_error_literal (
+          error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+          "Not a key id: a UUID such as 6ba7b810-9dad-11d1-80b4-00c04fd430c8 is wanted");
       return NULL;
     }
   return g_bytes_new (uuid, sizeof uuid);
@@ -117,6 +114,6 @@ kw_uuid_from_bytes (GBytes *bytes)
   if (size != KW_UUID_BYTES)
     return NULL;
   return g_strdup_printf ("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-                          b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
-                          b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+                          b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11],
+                          b[12], b[13], b[14], b[15]);
 }

@@ -14,6 +14,7 @@
 #include <glib-unix.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 /*
  * Builds the objects, joins them, runs the loop, and takes them apart in order. Everything here is in the main context.
@@ -40,6 +41,7 @@ G_DEFINE_FINAL_TYPE (KwDaemon, kw_daemon, G_TYPE_OBJECT)
 #define HTTP_SOCKET_MODE 0660
 #define DRAIN_SECONDS 5
 #define DRAIN_INTERVAL_MSEC 20
+#define TOKEN_WAIT_SECONDS 5
 #define SPARE_DESCRIPTORS 64
 
 static guint
@@ -220,6 +222,26 @@ stop (KwDaemon *self)
     kw_http_server_stop (self->http);
 }
 
+/*
+ * Waits for calls into tokens to return, since the modules' libraries are taken apart when the process ends. The loop does
+ * not run any more, so this may sleep.
+ */
+static gboolean
+wait_for_tokens (KwDaemon *self)
+{
+  gint64 deadline = g_get_monotonic_time () + TOKEN_WAIT_SECONDS * G_TIME_SPAN_SECOND;
+
+  if (self->service == NULL)
+    return TRUE;
+  while (!kw_pool_is_idle (kw_service_get_pool (self->service)))
+    {
+      if (g_get_monotonic_time () > deadline)
+        return FALSE;
+      g_usleep (DRAIN_INTERVAL_MSEC * 1000);
+    }
+  return TRUE;
+}
+
 static void
 kw_daemon_dispose (GObject *object)
 {
@@ -296,6 +318,13 @@ kw_daemon_run (KwDaemon *self, GError **error)
   else
     self->exit_status = EXIT_FAILURE;
   stop (self);
+  if (!wait_for_tokens (self))
+    {
+      /* A call that never returns must not see the end of its own library. */
+      kw_log (G_LOG_LEVEL_WARNING, "Ending although a call into a token does not return", NULL,
+              NULL);
+      _exit (self->exit_status); /* lint: allow banned-call — see above */
+    }
   for (guint i = 0; i < G_N_ELEMENTS (sources); i++)
     g_source_remove (sources[i]);
   return self->exit_status;

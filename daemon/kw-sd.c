@@ -9,6 +9,8 @@
 #include "kw-listen.h"
 #include "kw-names.h"
 
+#include <glib-unix.h>
+
 #if HAVE_SYSTEMD
 #include <stdlib.h>
 #include <systemd/sd-daemon.h>
@@ -71,6 +73,8 @@ kw_sd_take_sockets (GError **error)
           list = kw_listen_new_list ();
           g_hash_table_insert (sockets, g_strdup (names[i]), list);
         }
+      /* systemd hands them over blocking unless the unit says NonBlocking=yes. */
+      (void) g_unix_set_fd_nonblocking (fd, TRUE, NULL);
       g_array_append_val (list, fd);
     }
   for (int i = 0; i < n; i++)

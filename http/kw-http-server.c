@@ -85,10 +85,12 @@ struct _KwHttpServer
   KwHttpRoute routes[MAX_ROUTES];
   guint n_routes;
   GPtrArray *daemons;    /* of struct MHD_Daemon */
-  GArray *quiesced;      /* of int: sockets given back by libmicrohttpd */
+  GArray *given_back;    /* of int: sockets given back by libmicrohttpd */
   KwSecret *tls_key;     /* owned, nullable; PEM, ended by a NUL */
   char *tls_certificate; /* owned, nullable */
   guint sweep_source;
+  gint quiesced;     /* atomic: connections are closed after their answer */
+  gboolean stopping; /* guarded by lock: nothing is suspended any more */
 
   GMutex lock;
   GHashTable
@@ -146,6 +148,25 @@ sweep_connections (gpointer user_data)
     }
   g_mutex_unlock (&self->lock);
   return G_SOURCE_CONTINUE;
+}
+
+/* Connections on which nothing is asked end now; the others end with their answer. */
+static void
+shut_idle_connections (KwHttpServer *self)
+{
+  GHashTableIter iter;
+  gpointer key = NULL;
+
+  g_mutex_lock (&self->lock);
+  g_hash_table_iter_init (&iter, self->connections);
+  while (g_hash_table_iter_next (&iter, &key, NULL))
+    {
+      Connection *connection = key;
+
+      if (g_atomic_int_get ((gint *) &connection->phase) == PHASE_IDLE)
+        shutdown (connection->fd, SHUT_RDWR);
+    }
+  g_mutex_unlock (&self->lock);
 }
 
 static void
@@ -427,6 +448,21 @@ take_body (KwHttpRequest *request, const char *data, size_t *size)
   return MHD_YES;
 }
 
+/* FALSE when the server is being stopped: libmicrohttpd cannot be ended with a suspended connection. */
+static gboolean
+add_pending (KwHttpRequest *request)
+{
+  KwHttpServer *self = request->server;
+  gboolean stopping = FALSE;
+
+  g_mutex_lock (&self->lock);
+  stopping = self->stopping;
+  if (!stopping)
+    g_hash_table_add (self->pending, request);
+  g_mutex_unlock (&self->lock);
+  return !stopping;
+}
+
 /* The whole request is here. */
 static enum MHD_Result
 handle_request (KwHttpRequest *request)
@@ -445,13 +481,17 @@ handle_request (KwHttpRequest *request)
     }
   g_mutex_lock (&request->lock);
   answered = request->answered;
+  if (!answered && !add_pending (request))
+    {
+      g_mutex_unlock (&request->lock);
+      kw_http_request_respond_text (request, MHD_HTTP_SERVICE_UNAVAILABLE,
+                                    "The service is stopping");
+      return queue_answer (request);
+    }
   if (!answered)
     {
       request->suspended = TRUE;
       MHD_suspend_connection (request->mhd);
-      g_mutex_lock (&request->server->lock);
-      g_hash_table_add (request->server->pending, request);
-      g_mutex_unlock (&request->server->lock);
     }
   g_mutex_unlock (&request->lock);
   return answered ? queue_answer (request) : MHD_YES;
@@ -567,7 +607,7 @@ kw_http_server_finalize (GObject *object)
   KwHttpServer *self = KW_HTTP_SERVER (object);
 
   g_ptr_array_unref (self->daemons);
-  g_array_unref (self->quiesced);
+  g_array_unref (self->given_back);
   g_hash_table_unref (self->connections);
   g_hash_table_unref (self->pending);
   g_clear_pointer (&self->tls_key, kw_secret_unref);
@@ -590,7 +630,7 @@ kw_http_server_init (KwHttpServer *self)
 {
   g_mutex_init (&self->lock);
   self->daemons = g_ptr_array_new ();
-  self->quiesced = kw_listen_new_list ();
+  self->given_back = kw_listen_new_list ();
   self->connections = g_hash_table_new (NULL, NULL);
   self->pending = g_hash_table_new (NULL, NULL);
 }
@@ -746,14 +786,16 @@ kw_http_server_quiesce (KwHttpServer *self)
 {
   g_return_if_fail (KW_IS_HTTP_SERVER (self));
 
-  if (self->quiesced->len > 0)
+  if (g_atomic_int_get (&self->quiesced))
     return;
+  g_atomic_int_set (&self->quiesced, TRUE);
+  shut_idle_connections (self);
   for (guint i = 0; i < self->daemons->len; i++)
     {
       int fd = MHD_quiesce_daemon (g_ptr_array_index (self->daemons, i));
 
       if (fd >= 0)
-        g_array_append_val (self->quiesced, fd);
+        g_array_append_val (self->given_back, fd);
     }
 }
 
@@ -797,6 +839,7 @@ kw_http_server_stop (KwHttpServer *self)
   kw_http_server_quiesce (self);
   pending = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_http_request_unref);
   g_mutex_lock (&self->lock);
+  self->stopping = TRUE;
   g_hash_table_iter_init (&iter, self->pending);
   while (g_hash_table_iter_next (&iter, &key, NULL))
     g_ptr_array_add (pending, kw_http_request_ref (key));
@@ -961,6 +1004,8 @@ kw_http_request_respond (KwHttpRequest *request, const KwHttpResponse *answer)
 
           MHD_add_response_header (response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
         }
+      if (g_atomic_int_get (&request->server->quiesced))
+        MHD_add_response_header (response, MHD_HTTP_HEADER_CONNECTION, "close");
       if (answer->extra_name != NULL)
         MHD_add_response_header (response, answer->extra_name, answer->extra_value);
     }

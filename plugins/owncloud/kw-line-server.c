@@ -70,6 +70,7 @@ struct _KwLineServer
   gint n_busy;    /* atomic: threads that handle an event */
   gint n_handled; /* atomic: events handled, wraps */
   gint n_pending; /* atomic: lines at the service */
+  gint quiesced;  /* atomic: connections are closed once their answers are out */
 
   GMutex lock;
   GCond thread_left;
@@ -184,6 +185,7 @@ set_answer (Peer *peer, KwJob *job)
 {
   const GError *error = kw_job_get_error (job);
 
+  peer->closing |= g_atomic_int_get (&peer->server->quiesced);
   if (error != NULL)
     set_output_text (peer, "ERR ", error->message);
   else
@@ -199,9 +201,9 @@ static void
 on_decrypted (KwJob *job, gpointer user_data)
 {
   Peer *peer = user_data;
+  g_autoptr (KwLineServer) self = peer->server; /* the reference that submit_line() took */
   gboolean all_written = FALSE;
 
-  g_atomic_int_add (&peer->server->n_pending, -1);
   set_answer (peer, job);
   if (g_thread_self () == peer->owner)
     *peer->here = TRUE;
@@ -209,6 +211,8 @@ on_decrypted (KwJob *job, gpointer user_data)
     close_peer (peer);
   else
     wait_for (peer, all_written && peer->input == NULL ? EPOLLIN : EPOLLOUT);
+  /* Last: until then the server waits for this line. */
+  g_atomic_int_add (&self->n_pending, -1);
 }
 
 static gboolean
@@ -261,6 +265,7 @@ submit_line (Peer *peer, const guint8 *line, gsize n_line)
   kw_job_set_callback (job, on_decrypted, peer);
   peer->owner = g_thread_self ();
   peer->here = &here;
+  g_object_ref (self);
   g_atomic_int_inc (&self->n_pending);
   kw_service_submit (self->service, job);
   return here;
@@ -293,6 +298,9 @@ handle_line (Peer *peer, gsize n_line)
   if (n_text > 0 && input->data[n_text - 1] == '\r')
     n_text--;
   line = g_memdup2 (input->data, n_text);
+  /* The first line is the token, or a guess at it. */
+  if (!peer->greeted)
+    OPENSSL_cleanse (input->data, n_text);
   if (n_line + 1 == input->len)
     g_clear_pointer (&peer->input, g_byte_array_unref);
   else
@@ -301,7 +309,10 @@ handle_line (Peer *peer, gsize n_line)
   if (peer->greeted)
     ours = submit_line (peer, line, n_text);
   else
-    check_token (peer, line, n_text);
+    {
+      check_token (peer, line, n_text);
+      OPENSSL_cleanse (line, n_text);
+    }
   return ours;
 }
 
@@ -771,15 +782,23 @@ kw_line_server_dup_key_id (KwLineServer *self, GError **error)
  * kw_line_server_quiesce:
  * @self: a server
  *
- * Takes no new connection. Main context.
+ * Takes no new connection and no new line; what is at the service is answered. Main context.
  */
 void
 kw_line_server_quiesce (KwLineServer *self)
 {
+  GHashTableIter iter;
+  gpointer key = NULL;
+
   g_return_if_fail (KW_IS_LINE_SERVER (self));
 
+  g_atomic_int_set (&self->quiesced, TRUE);
   g_mutex_lock (&self->lock);
   self->accepting = FALSE;
+  /* Those that wait for a line read the end now; those with a line at the service are answered first. */
+  g_hash_table_iter_init (&iter, self->peers);
+  while (g_hash_table_iter_next (&iter, &key, NULL))
+    shutdown (((Peer *) key)->fd, SHUT_RD);
   for (guint i = 0; i < self->listeners->len; i++)
     epoll_ctl (self->epoll, EPOLL_CTL_DEL, ((Peer *) g_ptr_array_index (self->listeners, i))->fd,
                NULL);

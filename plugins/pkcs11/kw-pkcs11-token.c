@@ -212,6 +212,13 @@ search_key (KwPkcs11Token *self,
   return key;
 }
 
+static gboolean
+modulus_is_same (const KwPkcs11Object *a, const KwPkcs11Object *b)
+{
+  return (a->modulus == NULL) == (b->modulus == NULL)
+         && (a->modulus == NULL || g_bytes_equal (a->modulus, b->modulus));
+}
+
 static KwPkcs11Object *
 ensure_object (KwPkcs11Token *self,
                KwPkcs11Session *session,
@@ -226,7 +233,14 @@ ensure_object (KwPkcs11Token *self,
   if (object != NULL && !kw_pkcs11_object_is_stale (object))
     return g_steal_pointer (&object);
   key = search_key (self, session, kind, id, &found, error);
-  return found;
+  if (found == NULL || object == NULL || modulus_is_same (object, found))
+    return found;
+  /* Somebody put another key under this id. The stale one stays in the cache, so that the next call sees it too. */
+  remember_object (self, kind, id, object);
+  kw_pkcs11_object_unref (found);
+  g_set_error (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
+               "Token %s holds another key under this id than before", self->info->label);
+  return NULL;
 }
 
 /* Passes a result through, and notes when the reason for having none is the handle. */

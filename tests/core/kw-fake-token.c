@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "kw-fake-token"
+
+#include "config.h"
+
+#include "kw-fake-token.h"
+
+#include <string.h>
+
+/*
+ * A token without a device: it "decrypts" by giving back what it gets, unless that begins with
+ * "bad". It counts each call, can hold calls up until it is told to let them go, and can fail them.
+ * Any thread; all state is guarded by the lock, apart from the info, which does not change.
+ */
+struct _KwFakeToken
+{
+  GObject parent_instance;
+
+  KwTokenInfo *info; /* owned */
+
+  GMutex lock;
+  GCond changed;
+  guint concurrency;
+  char *pin; /* owned */
+  KwPinState state;
+  gboolean logged_in;
+  gboolean closed;
+  GPtrArray *keys; /* owned; of KwKey */
+  guint n_calls[KW_N_FAKE_CALLS];
+  guint n_inside[KW_N_FAKE_CALLS];
+  gboolean hold[KW_N_FAKE_CALLS];
+  guint n_failures[KW_N_FAKE_CALLS];
+  KwError codes[KW_N_FAKE_CALLS];
+};
+
+static void kw_fake_token_iface_init (KwTokenInterface *iface);
+
+G_DEFINE_FINAL_TYPE_WITH_CODE (KwFakeToken,
+                               kw_fake_token,
+                               G_TYPE_OBJECT,
+                               G_IMPLEMENT_INTERFACE (KW_TYPE_TOKEN, kw_fake_token_iface_init))
+
+/* Called with the lock held; gives it up while the call is held up. */
+static gboolean
+enter (KwFakeToken *self, KwFakeCall call, GError **error)
+{
+  gboolean fails = FALSE;
+
+  self->n_calls[call]++;
+  self->n_inside[call]++;
+  g_cond_broadcast (&self->changed);
+  while (self->hold[call])
+    g_cond_wait (&self->changed, &self->lock);
+  self->n_inside[call]--;
+  fails = self->n_failures[call] > 0;
+  if (fails)
+    {
+      self->n_failures[call]--;
+      g_set_error (error, KW_ERROR, (gint) self->codes[call], "fake failure");
+    }
+  else if (self->closed)
+    {
+      fails = TRUE;
+      g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE, "closed");
+    }
+  return !fails;
+}
+
+static KwKey *
+find (KwFakeToken *self, GBytes *id)
+{
+  for (guint i = 0; i < self->keys->len; i++)
+    {
+      KwKey *key = g_ptr_array_index (self->keys, i);
+
+      if (g_bytes_equal (kw_key_get_id (key), id))
+        return key;
+    }
+  return NULL;
+}
+
+static gboolean
+check_logged_in (KwFakeToken *self, GError **error)
+{
+  if (!self->state.login_required || self->logged_in)
+    return TRUE;
+  g_set_error (error, KW_ERROR, KW_ERROR_NOT_LOGGED_IN, "nobody is logged in");
+  return FALSE;
+}
+
+static const KwTokenInfo *
+kw_fake_token_get_info (KwToken *token)
+{
+  return KW_FAKE_TOKEN (token)->info;
+}
+
+static guint
+kw_fake_token_get_concurrency (KwToken *token)
+{
+  return KW_FAKE_TOKEN (token)->concurrency;
+}
+
+static gboolean
+kw_fake_token_get_pin_state (KwToken *token, KwPinState *out_state, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+
+  if (!enter (self, KW_FAKE_GET_PIN_STATE, error))
+    return FALSE;
+  *out_state = self->state;
+  return TRUE;
+}
+
+static gboolean
+kw_fake_token_login (KwToken *token, KwSecret *pin, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+
+  if (!enter (self, KW_FAKE_LOGIN, error))
+    return FALSE;
+  if (pin == NULL ? !self->state.protected_path
+                  : !kw_secret_equal (pin, self->pin, strlen (self->pin)))
+    {
+      if (self->state.tries_left > 0)
+        self->state.tries_left--;
+      g_set_error (error, KW_ERROR, KW_ERROR_PIN_REFUSED, "wrong");
+      return FALSE;
+    }
+  self->logged_in = TRUE;
+  return TRUE;
+}
+
+static GPtrArray *
+kw_fake_token_list_keys (KwToken *token, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  GPtrArray *keys = NULL;
+
+  if (!enter (self, KW_FAKE_LIST_KEYS, error))
+    return NULL;
+  keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+  for (guint i = 0; i < self->keys->len; i++)
+    g_ptr_array_add (keys, kw_key_ref (g_ptr_array_index (self->keys, i)));
+  return keys;
+}
+
+static KwSecret *
+kw_fake_token_rsa_decrypt (KwToken *token,
+                           GBytes *id,
+                           KwRsaPadding padding G_GNUC_UNUSED,
+                           GBytes *ciphertext,
+                           GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  gsize size = 0;
+  const char *data = g_bytes_get_data (ciphertext, &size);
+
+  if (!enter (self, KW_FAKE_RSA_DECRYPT, error) || !check_logged_in (self, error))
+    return NULL;
+  if (find (self, id) == NULL)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND, "no such key");
+      return NULL;
+    }
+  if (size >= 3 && strncmp (data, "bad", 3) == 0)
+    {
+      kw_token_set_decrypt_failed (error);
+      return NULL;
+    }
+  return kw_secret_new_copy (data, size, error);
+}
+
+static KwKey *
+kw_fake_token_generate_rsa (KwToken *token,
+                            guint bits,
+                            GBytes *id,
+                            const char *label,
+                            GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  g_autoptr (GBytes) der = g_bytes_new_static ("new", 3);
+  KwKey *key = NULL;
+
+  if (!enter (self, KW_FAKE_GENERATE_RSA, error) || !check_logged_in (self, error))
+    return NULL;
+  key = kw_key_new (KW_KEY_KIND_RSA, bits, id, label, der);
+  g_ptr_array_add (self->keys, kw_key_ref (key));
+  return key;
+}
+
+static gboolean
+kw_fake_token_delete_key (KwToken *token, KwKeyKind kind G_GNUC_UNUSED, GBytes *id, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  KwKey *key = NULL;
+
+  if (!enter (self, KW_FAKE_DELETE_KEY, error))
+    return FALSE;
+  key = find (self, id);
+  if (key != NULL)
+    g_ptr_array_remove (self->keys, key);
+  return key != NULL;
+}
+
+static void
+kw_fake_token_close (KwToken *token)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+
+  self->n_calls[KW_FAKE_CLOSE]++;
+  self->closed = TRUE;
+}
+
+static void
+kw_fake_token_finalize (GObject *object)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (object);
+
+  kw_token_info_free (self->info);
+  g_free (self->pin);
+  g_ptr_array_unref (self->keys);
+  g_mutex_clear (&self->lock);
+  g_cond_clear (&self->changed);
+  G_OBJECT_CLASS (kw_fake_token_parent_class)->finalize (object);
+}
+
+static void
+kw_fake_token_class_init (KwFakeTokenClass *klass)
+{
+  G_OBJECT_CLASS (klass)->finalize = kw_fake_token_finalize;
+}
+
+static void
+kw_fake_token_init (KwFakeToken *self)
+{
+  g_mutex_init (&self->lock);
+  g_cond_init (&self->changed);
+  self->concurrency = 1;
+  self->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+  self->state = (KwPinState){ .login_required = TRUE, .initialized = TRUE, .tries_left = 3 };
+}
+
+static void
+kw_fake_token_iface_init (KwTokenInterface *iface)
+{
+  iface->get_info = kw_fake_token_get_info;
+  iface->get_concurrency = kw_fake_token_get_concurrency;
+  iface->get_pin_state = kw_fake_token_get_pin_state;
+  iface->login = kw_fake_token_login;
+  iface->list_keys = kw_fake_token_list_keys;
+  iface->rsa_decrypt = kw_fake_token_rsa_decrypt;
+  iface->generate_rsa = kw_fake_token_generate_rsa;
+  iface->delete_key = kw_fake_token_delete_key;
+  iface->close = kw_fake_token_close;
+}
+
+/**
+ * kw_fake_token_new:
+ * @serial: its serial number
+ * @pin: its PIN
+ *
+ * Returns: (transfer full): a token with three tries, on which nobody is logged in
+ */
+KwFakeToken *
+kw_fake_token_new (const char *serial, const char *pin)
+{
+  KwFakeToken *self = g_object_new (KW_TYPE_FAKE_TOKEN, NULL);
+  KwTokenInfo info = { (char *) "Fake",
+                       (char *) serial,
+                       (char *) "model",
+                       (char *) "Maker & Co",
+                       (char *) "1.0",
+                       (char *) "reader",
+                       0 };
+
+  self->info = kw_token_info_copy (&info);
+  self->pin = g_strdup (pin);
+  return self;
+}
+
+/**
+ * kw_fake_key_new:
+ * @id: its CKA_ID as text
+ * @material: what its fingerprint is made from
+ *
+ * Returns: (transfer full): the description of an RSA key
+ */
+KwKey *
+kw_fake_key_new (const char *id, const char *material)
+{
+  g_autoptr (GBytes) id_bytes = g_bytes_new (id, strlen (id));
+  g_autoptr (GBytes) der = g_bytes_new (material, strlen (material));
+
+  return kw_key_new (KW_KEY_KIND_RSA, 2048, id_bytes, id, der);
+}
+
+/**
+ * kw_fake_token_add_key:
+ * @self: a token
+ * @id: CKA_ID of the key as text
+ * @material: what its fingerprint is made from
+ *
+ * Puts a key on the token.
+ */
+void
+kw_fake_token_add_key (KwFakeToken *self, const char *id, const char *material)
+{
+  g_mutex_lock (&self->lock);
+  g_ptr_array_add (self->keys, kw_fake_key_new (id, material));
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_set_pin:
+ * @self: a token
+ * @pin: its new PIN
+ *
+ * Changes the PIN, as another program may.
+ */
+void
+kw_fake_token_set_pin (KwFakeToken *self, const char *pin)
+{
+  g_mutex_lock (&self->lock);
+  g_free (self->pin);
+  self->pin = g_strdup (pin);
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_get_state:
+ * @self: a token that nobody uses just now
+ *
+ * Returns: (transfer none): what it says of its PIN, to be changed
+ */
+KwPinState *
+kw_fake_token_get_state (KwFakeToken *self)
+{
+  return &self->state;
+}
+
+/**
+ * kw_fake_token_set_concurrency:
+ * @self: a token that no device has yet
+ * @concurrency: how many calls it serves at once
+ *
+ * Calls are counted and held up side by side either way.
+ */
+void
+kw_fake_token_set_concurrency (KwFakeToken *self, guint concurrency)
+{
+  self->concurrency = concurrency;
+}
+
+/**
+ * kw_fake_token_log_out:
+ * @self: a token
+ *
+ * Ends the login, as a reset by another process does.
+ */
+void
+kw_fake_token_log_out (KwFakeToken *self)
+{
+  g_mutex_lock (&self->lock);
+  self->logged_in = FALSE;
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_fail:
+ * @self: a token
+ * @call: which call
+ * @code: how it fails
+ * @times: how often
+ *
+ * Makes the next calls fail.
+ */
+void
+kw_fake_token_fail (KwFakeToken *self, KwFakeCall call, KwError code, guint times)
+{
+  g_mutex_lock (&self->lock);
+  self->codes[call] = code;
+  self->n_failures[call] = times;
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_hold:
+ * @self: a token
+ * @call: which call
+ * @hold: %TRUE to keep callers inside, %FALSE to let them go
+ *
+ * Holds calls up.
+ */
+void
+kw_fake_token_hold (KwFakeToken *self, KwFakeCall call, gboolean hold)
+{
+  g_mutex_lock (&self->lock);
+  self->hold[call] = hold;
+  g_cond_broadcast (&self->changed);
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_wait_inside:
+ * @self: a token that holds @call up
+ * @call: which call
+ * @n_inside: how many callers
+ *
+ * Waits until that many callers are held up.
+ */
+void
+kw_fake_token_wait_inside (KwFakeToken *self, KwFakeCall call, guint n_inside)
+{
+  g_mutex_lock (&self->lock);
+  while (self->n_inside[call] < n_inside)
+    g_cond_wait (&self->changed, &self->lock);
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_get_n_calls:
+ * @self: a token
+ * @call: which call
+ *
+ * Returns: how often it was called
+ */
+guint
+kw_fake_token_get_n_calls (KwFakeToken *self, KwFakeCall call)
+{
+  guint n_calls = 0;
+
+  g_mutex_lock (&self->lock);
+  n_calls = self->n_calls[call];
+  g_mutex_unlock (&self->lock);
+  return n_calls;
+}
