@@ -247,7 +247,8 @@ fail_job (KwJob *job, KwError code, const char *text)
 static void
 fail_unavailable (KwJob *job, const Roster *roster)
 {
-  g_autofree char *text = job->last_reason != NULL
+  gboolean stopped = roster->expecting_until == NEVER_AGAIN;
+  g_autofree char *text = job->last_reason != NULL && !stopped
                               ? g_strdup_printf ("The device failed: %s", job->last_reason)
                               : g_strdup_printf ("No device is ready: %s", roster->status_text);
 
