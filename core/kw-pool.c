@@ -487,17 +487,6 @@ take_trouble (gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
-/* Main context: another key lies under an id; a look at all of them keeps it from being chosen again, and says so. */
-static gboolean
-take_mismatch (gpointer user_data)
-{
-  KwDevice *device = KW_DEVICE (user_data);
-
-  if (kw_device_get_state (device) == KW_DEVICE_READY)
-    kw_device_refresh_keys (device);
-  return G_SOURCE_REMOVE;
-}
-
 /* Gives a job to another device, or to the same one when it is back; @harmless: the attempt can have had no effect. */
 static void
 retry_or_fail (KwPool *self, KwJob *job, const GError *reason, gboolean harmless)
@@ -543,8 +532,11 @@ end_attempt (Attempt *attempt, KwJob *job)
       retry_or_fail (attempt->pool, job, attempt->error, pin_trouble);
       return;
     }
+  /* Started anew, the device shows its keys as they are now, and none is used that is not the recorded one. */
   if (g_error_matches (attempt->error, KW_ERROR, KW_ERROR_KEY_MISMATCH))
-    pool_invoke (attempt->pool, take_mismatch, g_object_ref (attempt->device), g_object_unref);
+    pool_invoke (attempt->pool, take_trouble,
+                 news_new (attempt, KW_DEVICE_DEGRADED, attempt->error->message),
+                 (GDestroyNotify) news_free);
   job->device_name = g_strdup (kw_device_get_name (attempt->device));
   job->plaintext = g_steal_pointer (&attempt->plaintext);
   job->error = g_steal_pointer (&attempt->error);

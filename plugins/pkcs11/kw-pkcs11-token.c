@@ -385,14 +385,25 @@ call_find_key (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GEr
   return call->key != NULL;
 }
 
-/* Adds a listed key's handle to the cache, unless its id is not unique. */
+/*
+ * Adds a listed key's handle to the cache, unless its id is not unique. A key that was known before under this id and is
+ * another one now is not replaced: who uses it gets KW_ERROR_KEY_MISMATCH until the token is started anew.
+ */
 static void
 remember_listed (KwPkcs11Token *self, GHashTable *seen, KwKey *key, KwPkcs11Object *object)
 {
   GBytes *id = kw_key_get_id (key);
+  g_autoptr (KwPkcs11Object) known = NULL;
 
   if (g_bytes_get_size (id) == 0)
     return;
+  known = lookup_object (self, kw_key_get_kind (key), id);
+  if (known != NULL && !modulus_is_same (known, object))
+    {
+      kw_pkcs11_object_mark_stale (known);
+      g_hash_table_add (seen, g_bytes_ref (id));
+      return;
+    }
   if (g_hash_table_add (seen, g_bytes_ref (id)))
     remember_object (self, kw_key_get_kind (key), id, object);
   else
