@@ -8,6 +8,7 @@
 #include "kw-cli-token.h"
 #include "kw-limits.h"
 
+#include <glib/gi18n.h>
 #include <string.h>
 
 /*
@@ -22,12 +23,13 @@ void
 kw_cli_add_genkey_options (KwCli *cli, GOptionContext *context)
 {
   const GOptionEntry entries[] = {
-    { "bits", 0, 0, G_OPTION_ARG_INT, &cli->bits, "Size of the key: 2048, 3072 or 4096", "NUMBER" },
+    { "bits", 0, 0, G_OPTION_ARG_INT, &cli->bits, N_ ("Size of the key: 2048, 3072 or 4096"),
+      "NUMBER" },
     G_OPTION_ENTRY_NULL,
   };
 
   cli->bits = DEFAULT_BITS;
-  g_option_context_add_main_entries (context, entries, NULL);
+  g_option_context_add_main_entries (context, entries, GETTEXT_PACKAGE);
 }
 
 static gboolean

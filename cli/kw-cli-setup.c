@@ -10,6 +10,7 @@
 #include "kw-error.h"
 #include "kw-names.h"
 
+#include <glib/gi18n.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -34,16 +35,16 @@ kw_cli_add_setup_options (KwCli *cli, GOptionContext *context)
 {
   const GOptionEntry entries[] = {
     { "output", 0, 0, G_OPTION_ARG_FILENAME, &cli->output,
-      "Write this file instead of " KW_CONFIG_FILE, "FILE" },
-    { "token-label", 0, 0, G_OPTION_ARG_STRING, &cli->token_label, "Label of the token to use",
+      N_ ("Write this file instead of /etc/keyward/keyward.toml"), "FILE" },
+    { "token-label", 0, 0, G_OPTION_ARG_STRING, &cli->token_label, N_ ("Label of the token to use"),
       "LABEL" },
     { "pin-file", 0, 0, G_OPTION_ARG_FILENAME, &cli->pin_file,
-      "File with the PIN; - reads the PIN from standard input", "PATH" },
-    { "force", 0, 0, G_OPTION_ARG_NONE, &cli->force, "Replace files that exist", NULL },
+      N_ ("File with the PIN; - reads the PIN from standard input"), "PATH" },
+    { "force", 0, 0, G_OPTION_ARG_NONE, &cli->force, N_ ("Replace files that exist"), NULL },
     G_OPTION_ENTRY_NULL,
   };
 
-  g_option_context_add_main_entries (context, entries, NULL);
+  g_option_context_add_main_entries (context, entries, GETTEXT_PACKAGE);
 }
 
 static KwSecret *

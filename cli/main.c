@@ -4,10 +4,12 @@
 #include "config.h"
 
 #include "kw-cli-commands.h"
+#include "kw-i18n.h"
 #include "kw-log.h"
 #include "kw-names.h"
 
 #include <errno.h>
+#include <glib/gi18n.h>
 #include <locale.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -23,21 +25,23 @@
 #define DAEMON "keywardd"
 
 static const KwCliCommand commands[] = {
-  { "check", "", "Tell what is wrong with the set-up, and what to do", 0, 0, NULL,
+  { "check", "", N_ ("Tell what is wrong with the set-up, and what to do"), 0, 0, NULL,
     kw_cli_run_check },
-  { "decrypt", "ID BASE64|-", "Decrypt with a key; prints base64", 2, 2, NULL, kw_cli_run_decrypt },
-  { "device retry", "[SERIAL]", "Let a refused PIN be presented once more", 0, 1, NULL,
+  { "decrypt", "ID BASE64|-", N_ ("Decrypt with a key; prints base64"), 2, 2, NULL,
+    kw_cli_run_decrypt },
+  { "device retry", "[SERIAL]", N_ ("Let a refused PIN be presented once more"), 0, 1, NULL,
     kw_cli_run_device_retry },
-  { "encrypt", "ID BASE64|-", "Encrypt under a public key; prints base64", 2, 2, NULL,
+  { "encrypt", "ID BASE64|-", N_ ("Encrypt under a public key; prints base64"), 2, 2, NULL,
     kw_cli_run_encrypt },
-  { "genkey", "LABEL", "Make an RSA key pair", 1, 1, kw_cli_add_genkey_options, kw_cli_run_genkey },
-  { "install", "", "Enable and start the service", 0, 0, NULL, kw_cli_run_install },
-  { "keys accept", "ID", "Accept the key that is there now under this id", 1, 1, NULL,
+  { "genkey", "LABEL", N_ ("Make an RSA key pair"), 1, 1, kw_cli_add_genkey_options,
+    kw_cli_run_genkey },
+  { "install", "", N_ ("Enable and start the service"), 0, 0, NULL, kw_cli_run_install },
+  { "keys accept", "ID", N_ ("Accept the key that is there now under this id"), 1, 1, NULL,
     kw_cli_run_keys_accept },
-  { "listslots", "", "List slots and the tokens in them", 0, 0, NULL, kw_cli_run_listslots },
-  { "setup", "", "Write a configuration and show ownCloud's part", 0, 0, kw_cli_add_setup_options,
-    kw_cli_run_setup },
-  { "showkey", "ID", "Print id, label and public key", 1, 1, NULL, kw_cli_run_showkey },
+  { "listslots", "", N_ ("List slots and the tokens in them"), 0, 0, NULL, kw_cli_run_listslots },
+  { "setup", "", N_ ("Write a configuration and show ownCloud's part"), 0, 0,
+    kw_cli_add_setup_options, kw_cli_run_setup },
+  { "showkey", "ID", N_ ("Print id, label and public key"), 1, 1, NULL, kw_cli_run_showkey },
 };
 
 /* Options that every command has, and what they set beside KwCli. */
@@ -51,19 +55,22 @@ static GOptionContext *
 new_context (KwCli *cli, GeneralOptions *general, const char *parameters)
 {
   const GOptionEntry entries[] = {
-    { "config", 0, 0, G_OPTION_ARG_FILENAME, &cli->config_path, "Read this configuration", "FILE" },
-    { "json", 0, 0, G_OPTION_ARG_NONE, &cli->json, "Print data as JSON", NULL },
-    { "module", 0, 0, G_OPTION_ARG_FILENAME, &cli->module, "Use this PKCS#11 module", "PATH" },
-    { "verbose", 0, 0, G_OPTION_ARG_NONE, &cli->verbose, "Say on standard error what is done",
+    { "config", 0, 0, G_OPTION_ARG_FILENAME, &cli->config_path, N_ ("Read this configuration"),
+      "FILE" },
+    { "json", 0, 0, G_OPTION_ARG_NONE, &cli->json, N_ ("Print data as JSON"), NULL },
+    { "module", 0, 0, G_OPTION_ARG_FILENAME, &cli->module, N_ ("Use this PKCS#11 module"), "PATH" },
+    { "verbose", 0, 0, G_OPTION_ARG_NONE, &cli->verbose, N_ ("Say on standard error what is done"),
       NULL },
-    { "help", 'h', 0, G_OPTION_ARG_NONE, &general->help, "Show this and end", NULL },
-    { "version", 0, 0, G_OPTION_ARG_NONE, &general->version, "Show the version and end", NULL },
+    { "help", 'h', 0, G_OPTION_ARG_NONE, &general->help, N_ ("Show this and end"), NULL },
+    { "version", 0, 0, G_OPTION_ARG_NONE, &general->version, N_ ("Show the version and end"),
+      NULL },
     G_OPTION_ENTRY_NULL,
   };
   GOptionContext *context = g_option_context_new (parameters);
 
   g_option_context_set_help_enabled (context, FALSE);
-  g_option_context_add_main_entries (context, entries, NULL);
+  g_option_context_add_main_entries (context, entries, GETTEXT_PACKAGE);
+  g_option_context_set_translation_domain (context, GETTEXT_PACKAGE);
   return context;
 }
 
@@ -83,20 +90,21 @@ show_version (void)
 static int
 show_program_help (GOptionContext *context)
 {
-  g_autoptr (GString) summary = g_string_new ("Commands:");
+  g_autoptr (GString) summary = g_string_new (_ ("Commands:"));
   g_autofree char *help = NULL;
 
   for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
     {
       g_autofree char *call = g_strdup_printf ("%s %s", commands[i].name, commands[i].arguments);
 
-      g_string_append_printf (summary, "\n  %-24s %s", call, commands[i].summary);
+      g_string_append_printf (summary, "\n  %-24s %s", call, _ (commands[i].summary));
     }
   if (is_hsmdaemon ())
-    g_string_append (summary, "\n\nWithout a command the daemon runs in the foreground.");
+    g_string_append_printf (summary, "\n\n%s",
+                            _ ("Without a command the daemon runs in the foreground."));
   g_option_context_set_summary (context, summary->str);
-  g_option_context_set_description (context, "“" DAEMON
-                                             "(8)”, “keyward(1)” and “keyward.toml(5)” say more.");
+  g_option_context_set_description (
+      context, N_ ("“keywardd(8)”, “keyward(1)” and “keyward.toml(5)” say more."));
   help = g_option_context_get_help (context, TRUE, NULL);
   g_print ("%s", help);
   return EXIT_SUCCESS;
@@ -268,6 +276,7 @@ main (int argc, char **argv)
 
   /* Output and messages are UTF-8 or the locale's; a core file would hold the PIN. */
   setlocale (LC_ALL, "");
+  kw_i18n_init ();
   (void) setrlimit (RLIMIT_CORE, &no_core);
   name = argc > 0 ? g_path_get_basename (argv[0]) : g_strdup ("keyward");
   g_set_prgname (name);

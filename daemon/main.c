@@ -5,9 +5,11 @@
 
 #include "kw-daemon.h"
 #include "kw-error.h"
+#include "kw-i18n.h"
 #include "kw-names.h"
 #include "kw-secret.h"
 
+#include <glib/gi18n.h>
 #include <locale.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -64,13 +66,13 @@ main (int argc, char **argv)
   g_autofree char *config_path = NULL;
   gboolean version = FALSE;
   const GOptionEntry entries[] = {
-    { "config", 'c', 0, G_OPTION_ARG_FILENAME, &config_path, "Read the configuration from FILE",
-      "FILE" },
-    { "version", 'V', 0, G_OPTION_ARG_NONE, &version, "Show the version", NULL },
+    { "config", 'c', 0, G_OPTION_ARG_FILENAME, &config_path,
+      N_ ("Read the configuration from FILE"), "FILE" },
+    { "version", 'V', 0, G_OPTION_ARG_NONE, &version, N_ ("Show the version"), NULL },
     G_OPTION_ENTRY_NULL,
   };
   g_autoptr (GOptionContext) options
-      = g_option_context_new ("- serve keys from hardware security modules");
+      = g_option_context_new (N_ ("- serve keys from hardware security modules"));
   g_autoptr (GError) error = NULL;
   g_autoptr (KwConfig) config = NULL;
   g_autoptr (KwLogger) logger = NULL;
@@ -78,7 +80,9 @@ main (int argc, char **argv)
   int status = EXIT_FAILURE;
 
   setlocale (LC_ALL, "");
-  g_option_context_add_main_entries (options, entries, NULL);
+  kw_i18n_init ();
+  g_option_context_add_main_entries (options, entries, GETTEXT_PACKAGE);
+  g_option_context_set_translation_domain (options, GETTEXT_PACKAGE);
   if (!g_option_context_parse (options, &argc, &argv, &error) || argc > 1)
     {
       g_printerr ("keywardd: %s; see keywardd --help\n",
