@@ -446,6 +446,25 @@ kw_executor_get_mean_usec (KwExecutor *self)
 }
 
 /**
+ * kw_executor_is_finished:
+ * @self: an executor that was stopped
+ *
+ * Returns: %TRUE when nothing runs any more and its threads have ended. Any thread.
+ */
+gboolean
+kw_executor_is_finished (KwExecutor *self)
+{
+  gboolean finished = FALSE;
+
+  g_return_val_if_fail (KW_IS_EXECUTOR (self), TRUE);
+
+  g_mutex_lock (&self->lock);
+  finished = self->n_busy == 0 && self->n_workers == 0;
+  g_mutex_unlock (&self->lock);
+  return finished;
+}
+
+/**
  * kw_executor_stop:
  * @self: the executor
  *

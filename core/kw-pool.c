@@ -953,7 +953,7 @@ kw_pool_is_idle (KwPool *self)
 
   for (guint i = 0; i < self->closing->len; i++)
     {
-      if (kw_executor_get_outstanding (g_ptr_array_index (self->closing, i)) > 0)
+      if (!kw_executor_is_finished (g_ptr_array_index (self->closing, i)))
         return FALSE;
     }
   return TRUE;

@@ -267,7 +267,7 @@ test_folder_is_made (KwCliRig *rig)
 static void
 test_output_is_a_folder (KwCliRig *rig)
 {
-  g_autofree char *pin_path = kw_cli_rig_dup_path (rig, "pin");
+  g_autofree char *pin_path G_GNUC_UNUSED = kw_cli_rig_dup_path (rig, "pin");
   g_autoptr (KwCliRun) run = NULL;
   guint n_before = 0;
 

@@ -14,6 +14,7 @@
 #include <openssl/rsa.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -149,6 +150,13 @@ write_config (KwDaemonRig *self)
   g_assert_no_error (error);
 }
 
+/* A test that fails must not leave a daemon behind. Runs in the child. */
+static void
+end_with_parent (gpointer user_data G_GNUC_UNUSED)
+{
+  (void) prctl (PR_SET_PDEATHSIG, SIGKILL);
+}
+
 static void
 spawn (KwDaemonRig *self)
 {
@@ -194,6 +202,7 @@ kw_daemon_rig_new (const char *module, const char *extra_config)
   self->pkcs11_config = g_strdup ("");
   self->extra_config = g_strdup (extra_config != NULL ? extra_config : "");
   self->launcher = g_subprocess_launcher_new (G_SUBPROCESS_FLAGS_NONE);
+  g_subprocess_launcher_set_child_setup (self->launcher, end_with_parent, NULL, NULL);
   g_subprocess_launcher_setenv (self->launcher, "SOFTHSM2_CONF",
                                 kw_soft_hsm_get_conf (self->soft_hsm), TRUE);
   g_subprocess_launcher_setenv (self->launcher, "KEYWARD_PLUGIN_PATH", KW_TEST_PLUGIN_PATH, TRUE);

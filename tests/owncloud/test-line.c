@@ -468,7 +468,7 @@ test_tcp (void)
   kw_daemon_rig_wait_for_log (rig, "\"state\":\"ready\"");
   {
     g_autofree char *pem = NULL;
-    g_autofree char *uuid = kw_daemon_rig_make_key (rig, &pem);
+    g_autofree char *uuid G_GNUC_UNUSED = kw_daemon_rig_make_key (rig, &pem);
     g_autofree char *token = kw_daemon_rig_dup_line_token (rig);
     g_autoptr (GBytes) plaintext = g_bytes_new_static ("x", 1);
     g_autoptr (GBytes) ciphertext = kw_test_encrypt (pem, plaintext);
