@@ -382,6 +382,12 @@ serve_peer (Peer *peer)
       wait_for (peer, EPOLLOUT);
       return;
     }
+  /* A line that came but was not read yet is a new request. */
+  if (g_atomic_int_get (&peer->server->quiesced))
+    {
+      close_peer (peer);
+      return;
+    }
   whole = find_line (peer, &n_line);
   if (!whole)
     {
@@ -809,14 +815,14 @@ kw_line_server_quiesce (KwLineServer *self)
  * kw_line_server_get_n_pending:
  * @self: a server
  *
- * Returns: how many lines wait for their answer. Any thread.
+ * Returns: how many lines are at hand: at the service, or with a thread. Any thread.
  */
 guint
 kw_line_server_get_n_pending (KwLineServer *self)
 {
   g_return_val_if_fail (KW_IS_LINE_SERVER (self), 0);
 
-  return (guint) g_atomic_int_get (&self->n_pending);
+  return (guint) (g_atomic_int_get (&self->n_pending) + g_atomic_int_get (&self->n_busy));
 }
 
 /**
