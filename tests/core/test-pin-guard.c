@@ -10,6 +10,7 @@
 #include "kw-pin-guard.h"
 #include "kw-state-file.h"
 
+#include <glib/gstdio.h>
 #include <string.h>
 
 #define SERIAL "DE 01/23"
@@ -440,12 +441,56 @@ add (const char *path, void (*test) (Fixture *, gconstpointer))
   g_test_add (path, Fixture, NULL, set_up, test, tear_down);
 }
 
+typedef struct
+{
+  Fixture *fixture;
+  KwSecret *pin;
+  GError *error;
+} HeldLogin;
+
+static gpointer
+log_in_thread (gpointer user_data)
+{
+  HeldLogin *held = user_data;
+
+  g_assert_false (kw_pin_guard_login (held->fixture->guard, KW_TOKEN (held->fixture->token),
+                                      held->pin, &held->error));
+  return NULL;
+}
+
+/* The disk fills up, or the like, while the PIN is with the token. */
+static void
+test_refusal_that_cannot_be_written (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwSecret) pin = make_pin (WRONG);
+  g_autoptr (GError) error = NULL;
+  g_autofree char *lock = g_build_filename (fixture->directory, ".lock", NULL);
+  HeldLogin held = { fixture, pin, NULL };
+  GThread *thread = NULL;
+
+  kw_fake_token_hold (fixture->token, KW_FAKE_LOGIN, TRUE);
+  thread = g_thread_new ("login", log_in_thread, &held);
+  kw_fake_token_wait_inside (fixture->token, KW_FAKE_LOGIN, 1);
+  g_assert_cmpint (g_unlink (lock), ==, 0);
+  g_assert_cmpint (g_mkdir (lock, 0700), ==, 0);
+  kw_fake_token_hold (fixture->token, KW_FAKE_LOGIN, FALSE);
+  g_thread_join (thread);
+  /* It is told as what it is, so that nobody takes it for trouble of the device and tries again. */
+  g_assert_error (held.error, KW_ERROR, KW_ERROR_PIN_REFUSED);
+  g_clear_error (&held.error);
+  g_assert_cmpint (g_rmdir (lock), ==, 0);
+  g_assert_false (kw_pin_guard_login (fixture->guard, KW_TOKEN (fixture->token), pin, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_PIN_LATCHED);
+  g_assert_cmpuint (kw_fake_token_get_n_calls (fixture->token, KW_FAKE_LOGIN), ==, 1);
+}
+
 int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   add ("/pin-guard/right-pin", test_right_pin);
   add ("/pin-guard/wrong-pin-is-presented-once", test_wrong_pin_is_presented_once);
+  add ("/pin-guard/refusal-that-cannot-be-written", test_refusal_that_cannot_be_written);
   add ("/pin-guard/latch-is-for-one-token", test_latch_is_for_one_token);
   add ("/pin-guard/changed-pin-is-presented", test_changed_pin_is_presented);
   add ("/pin-guard/pending-counts-as-refused", test_pending_counts_as_refused);
