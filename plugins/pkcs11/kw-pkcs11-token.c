@@ -174,6 +174,17 @@ set_key_not_found (KwPkcs11Token *self,
                self->info->label, kw_key_kind_to_string (kind));
 }
 
+/* A modulus that could not be read says nothing. */
+static gboolean
+modulus_is_same (const KwPkcs11Object *a, const KwPkcs11Object *b)
+{
+  return a->modulus == NULL || b->modulus == NULL || g_bytes_equal (a->modulus, b->modulus);
+}
+
+/*
+ * A key that was known before under an id and is another one now is not taken: it has to pass the record of fingerprints
+ * first, which it does when the token is started anew.
+ */
 static KwKey *
 search_key (KwPkcs11Token *self,
             KwPkcs11Session *session,
@@ -186,6 +197,7 @@ search_key (KwPkcs11Token *self,
   g_autoptr (GArray) handles
       = kw_pkcs11_find_by_id (session, kw_pkcs11_class_of_kind (kind), &type, id, 2, error);
   g_autoptr (KwPkcs11Object) object = NULL;
+  g_autoptr (KwPkcs11Object) known = NULL;
   KwKey *key = NULL;
 
   if (handles == NULL)
@@ -206,17 +218,18 @@ search_key (KwPkcs11Token *self,
                             error);
   if (key == NULL)
     return NULL;
+  known = lookup_object (self, kind, id);
+  if (known != NULL && !modulus_is_same (known, object))
+    {
+      kw_key_unref (key);
+      g_set_error (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
+                   "Token %s holds another key under this id than before", self->info->label);
+      return NULL;
+    }
   remember_object (self, kind, id, object);
   if (out_object != NULL)
     *out_object = g_steal_pointer (&object);
   return key;
-}
-
-static gboolean
-modulus_is_same (const KwPkcs11Object *a, const KwPkcs11Object *b)
-{
-  return (a->modulus == NULL) == (b->modulus == NULL)
-         && (a->modulus == NULL || g_bytes_equal (a->modulus, b->modulus));
 }
 
 static KwPkcs11Object *
@@ -233,14 +246,7 @@ ensure_object (KwPkcs11Token *self,
   if (object != NULL && !kw_pkcs11_object_is_stale (object))
     return g_steal_pointer (&object);
   key = search_key (self, session, kind, id, &found, error);
-  if (found == NULL || object == NULL || modulus_is_same (object, found))
-    return found;
-  /* Somebody put another key under this id. The stale one stays in the cache, so that the next call sees it too. */
-  remember_object (self, kind, id, object);
-  kw_pkcs11_object_unref (found);
-  g_set_error (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
-               "Token %s holds another key under this id than before", self->info->label);
-  return NULL;
+  return found;
 }
 
 /* Passes a result through, and notes when the reason for having none is the handle. */
