@@ -4,6 +4,8 @@
 
 #include "card-pool.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <glib/gstdio.h>
 #include <openssl/bio.h>
 #include <openssl/crypto.h>
@@ -25,9 +27,16 @@
 gboolean
 card_pool_check (const char *directory, GError **error)
 {
-  g_autoptr (GDir) dir = g_dir_open (directory, 0, error);
+  DIR *dir = opendir (directory);
 
-  return dir != NULL;
+  if (!dir)
+    {
+      g_set_error (error, G_IO_ERROR, g_io_error_from_errno (errno),
+                   "cannot read the folder %s: %s", directory, g_strerror (errno));
+      return FALSE;
+    }
+  closedir (dir);
+  return TRUE;
 }
 
 static CardKey *

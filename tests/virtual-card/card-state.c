@@ -231,6 +231,7 @@ typedef struct
   const guint8 *bytes;
   gsize size;
   gboolean good;
+  gint last_id; /* of a key or a file: they come in order */
 } Reader;
 
 static guint64
@@ -360,7 +361,7 @@ read_key (Reader *reader, Card *self)
           : kind == CARD_KEY_EC  ? read_ec (reader)
           : kind == CARD_KEY_AES ? read_aes (reader)
                                  : NULL;
-  if (!key || self->keys[id]
+  if (!key || id <= reader->last_id
       || (uses_left > G_MAXUINT32 && uses_left != (guint64) CARD_UNLIMITED_USES))
     {
       reader->good = FALSE;
@@ -371,6 +372,7 @@ read_key (Reader *reader, Card *self)
   key->n_algorithms = n_algorithms;
   key->uses_left = (gint64) uses_left;
   self->keys[id] = g_steal_pointer (&key);
+  reader->last_id = id;
 }
 
 static void
@@ -381,7 +383,7 @@ read_file (Reader *reader, Card *self)
   const guint8 *content = read_run (reader, G_MAXUINT16, &size);
   GByteArray *array;
 
-  if (!content || card_get_file (self, id))
+  if (!content || id <= reader->last_id)
     {
       reader->good = FALSE;
       return;
@@ -389,6 +391,7 @@ read_file (Reader *reader, Card *self)
   array = g_byte_array_new ();
   g_byte_array_append (array, content, (guint) size);
   card_put_file (self, id, array);
+  reader->last_id = id;
 }
 
 static void
@@ -451,13 +454,14 @@ card_read_state (Card *self, GBytes *state, GError **error)
       return FALSE;
     }
 
-  reader = (Reader){ bytes + head_size, size - head_size - sizeof digest, TRUE };
+  reader = (Reader){ bytes + head_size, size - head_size - sizeof digest, TRUE, -1 };
   serial = read_run (&reader, CARD_MAX_SERIAL, &serial_size);
   self->serial = g_strndup ((const char *) serial, serial ? serial_size : 0);
   read_persistent (&reader, &self->kept);
   n_keys = read_number (&reader, 8, CARD_N_KEYS);
   for (guint64 i = 0; reader.good && i < n_keys; i++)
     read_key (&reader, self);
+  reader.last_id = -1;
   n_files = read_number (&reader, 8, G_MAXUINT16);
   for (guint64 i = 0; reader.good && i < n_files; i++)
     read_file (&reader, self);
