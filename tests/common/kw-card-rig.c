@@ -1195,7 +1195,8 @@ kw_card_rig_runv (KwCardRig *self, char **out_output, const char *const *argv)
   g_clear_pointer (&run.output, g_bytes_unref);
   if (run.timed_out)
     g_error ("%s took longer than %u s:\n%s", command, self->time_limit, text);
-  g_test_message ("$ %s\n%s", command, text);
+  if (g_test_initialized ())
+    g_test_message ("$ %s\n%s", command, text);
   if (out_output != NULL)
     *out_output = g_steal_pointer (&text);
   return g_subprocess_get_if_exited (process) ? g_subprocess_get_exit_status (process)
