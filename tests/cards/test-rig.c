@@ -13,7 +13,7 @@
  * nothing is left behind, however the test ends.
  */
 
-#define NOTICE_MSEC 1000
+#define NOTICE_MSEC (g_getenv ("KW_TEST_SANITIZED") != NULL ? 4000 : 1000)
 #define BLOCKED_MSEC 300
 #define NOTE_VARIABLE "KW_TEST_NOTE"
 #define SELECT_CARD "00A404000BE82B0601040181C31F020100"
@@ -130,6 +130,30 @@ test_card_killed_and_started (void)
   assert_answers (rig, 0);
   kw_card_rig_stop_card (rig, 0, NULL);
   g_assert_true (kw_card_rig_wait_for_card (rig, 0, FALSE, NOTICE_MSEC, NULL));
+}
+
+static void
+test_card_that_does_not_start (void)
+{
+  static const char *const options[] = { "--no-such-option", NULL };
+  g_autoptr (KwCardRig) rig = NULL;
+  g_autoptr (GError) error = NULL;
+
+  if (kw_card_rig_is_missing ())
+    return;
+  rig = kw_card_rig_new (1, NULL);
+  kw_card_rig_stop_card (rig, 0, NULL);
+  g_assert_true (kw_card_rig_wait_for_card (rig, 0, FALSE, NOTICE_MSEC, NULL));
+  kw_card_rig_set_card_options (rig, 0, options);
+  g_assert_false (kw_card_rig_start_card (rig, 0, &error));
+  g_assert_error (error, G_IO_ERROR, G_IO_ERROR_FAILED);
+  g_assert_nonnull (strstr (error->message, "card1 has ended"));
+  g_clear_error (&error);
+  g_assert_null (kw_card_rig_control (rig, 0, "status", &error));
+  g_assert_error (error, G_IO_ERROR, G_IO_ERROR_FAILED);
+  g_clear_error (&error);
+  g_assert_false (kw_card_rig_freeze (rig, 0, &error));
+  g_assert_error (error, G_IO_ERROR, G_IO_ERROR_FAILED);
 }
 
 static void
@@ -313,6 +337,7 @@ main (int argc, char **argv)
   g_test_add_func ("/rig/card/wait-has-a-deadline", test_wait_has_a_deadline);
   g_test_add_func ("/rig/card/frozen", test_frozen_card_blocks_only_itself);
   g_test_add_func ("/rig/card/killed-and-started", test_card_killed_and_started);
+  g_test_add_func ("/rig/card/does-not-start", test_card_that_does_not_start);
   g_test_add_func ("/rig/card/eight", test_eight_cards);
   g_test_add_func ("/rig/pcscd/stopped-and-killed", test_pcscd_stopped_and_killed);
   g_test_add_func ("/rig/two-at-once", test_two_rigs_at_once);

@@ -31,6 +31,7 @@
 #define CONTROL_SECONDS 20
 #define END_SECONDS 10
 #define RUN_SECONDS 120
+#define LOOK_MSEC 500
 #define POLL_USEC 2000
 #define MAX_PACKET 65536
 #define FIRST_PORT 45100
@@ -846,6 +847,28 @@ kw_card_rig_set_card_options (KwCardRig *self, guint card, const char *const *op
   self->cards[card].options = g_strdupv ((char **) options);
 }
 
+/* Waits until PC/SC sees a card whose process was just started. */
+static gboolean
+wait_for_start (KwCardRig *self, guint card, GError **error)
+{
+  Card *c = &self->cards[card];
+  gint64 deadline = g_get_monotonic_time () + CARD_SECONDS * G_TIME_SPAN_SECOND;
+  g_autofree char *log = NULL;
+
+  do
+    {
+      gint64 look = g_get_monotonic_time () + LOOK_MSEC * G_TIME_SPAN_MILLISECOND;
+
+      if (kw_card_pcsc_wait (self->pcsc, c->reader, TRUE, look))
+        return TRUE;
+      c->running = !has_ended (self, c->name);
+    }
+  while (c->running && g_get_monotonic_time () < deadline);
+  log = kw_card_rig_dup_log (self);
+  return kw_card_rig_fail (error, c->running ? G_IO_ERROR_TIMED_OUT : G_IO_ERROR_FAILED,
+                           "%s %s:\n%s", c->name, c->running ? "is not seen" : "has ended", log);
+}
+
 /**
  * kw_card_rig_start_card:
  * @self: a rig whose pcscd runs
@@ -876,7 +899,7 @@ kw_card_rig_start_card (KwCardRig *self, guint card, GError **error)
     return FALSE;
   c->running = TRUE;
   c->ejected = FALSE;
-  return kw_card_rig_wait_for_card (self, card, TRUE, CARD_SECONDS * 1000, error);
+  return wait_for_start (self, card, error);
 }
 
 /**
