@@ -132,9 +132,18 @@ mount_private (void)
     return "no tmpfs can be mounted on " RUN_DIRECTORY;
   if (mkdir (RUN_DIRECTORY, 0755) != 0 && errno != EEXIST)
     return RUN_DIRECTORY " cannot be made";
-  /* For programs that look themselves up by their process id, sanitizers do. Containers may refuse it. */
-  (void) mount ("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
   return NULL;
+}
+
+/*
+ * For programs that look themselves up by their process id; sanitizers do. Mounts of its own again, because the outer
+ * process is not in that /proc. Containers may refuse it.
+ */
+static void
+mount_proc (void)
+{
+  if (unshare (CLONE_NEWNS) == 0 && mount (NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)
+    (void) mount ("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
 static const char *
@@ -303,14 +312,13 @@ run_inner (int fd)
   sigaddset (&child, SIGCHLD);
   sigprocmask (SIG_BLOCK, &child, NULL);
   polled[1].fd = signalfd (-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
-  problem = polled[1].fd < 0 ? "there is no signalfd" : mount_private ();
-  if (problem == NULL)
-    problem = raise_loopback ();
+  problem = polled[1].fd < 0 ? "there is no signalfd" : raise_loopback ();
   if (problem != NULL)
     {
       say (fd, "error %s: %s", problem, strerror (errno));
       return EXIT_FAILURE;
     }
+  mount_proc ();
   say (fd, "ok");
   for (;;)
     {
@@ -350,6 +358,8 @@ run_outer (int fd, const char *folder)
   int status = 0;
 
   if (problem == NULL)
+    problem = mount_private ();
+  if (problem == NULL)
     {
       pid = fork ();
       if (pid < 0)
@@ -371,7 +381,8 @@ run_outer (int fd, const char *folder)
     ;
   if (folder != NULL)
     (void) nftw (folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-  return WIFEXITED (status) ? WEXITSTATUS (status) : EXIT_FAILURE;
+  /* Not by main(): LeakSanitizer would start a process there, which cannot be in a namespace that has ended. */
+  _exit (WIFEXITED (status) ? WEXITSTATUS (status) : EXIT_FAILURE);
 }
 
 /* The inner process is done as soon as it has said "ok": its peer is closed. */
