@@ -69,6 +69,13 @@ struct _KwCardRig
   guint time_limit;        /* seconds, for programs */
 };
 
+static Card *
+card_of (KwCardRig *self, guint card)
+{
+  g_assert_cmpuint (card, <, self->n_cards);
+  return &self->cards[card];
+}
+
 /* Sets @error, or ends the program when it is %NULL. Returns %FALSE always. */
 gboolean
 kw_card_rig_fail (GError **error, int code, const char *format, ...)
@@ -382,6 +389,63 @@ make_environment (KwCardRig *self)
   kw_card_rig_set_environment (self, "LC_ALL", "C.UTF-8");
 }
 
+/* Waits until PC/SC sees a card whose process runs, or should. */
+static gboolean
+wait_for_start (KwCardRig *self, guint card, GError **error)
+{
+  Card *c = &self->cards[card];
+  gint64 deadline = g_get_monotonic_time () + CARD_SECONDS * G_TIME_SPAN_SECOND;
+  g_autofree char *log = NULL;
+
+  do
+    {
+      gint64 look = g_get_monotonic_time () + LOOK_MSEC * G_TIME_SPAN_MILLISECOND;
+
+      if (kw_card_pcsc_wait (self->pcsc, c->reader, TRUE, look))
+        return TRUE;
+      c->running = !has_ended (self, c->name);
+    }
+  while (c->running && g_get_monotonic_time () < deadline);
+  log = kw_card_rig_dup_log (self);
+  return kw_card_rig_fail (error, c->running ? G_IO_ERROR_TIMED_OUT : G_IO_ERROR_FAILED,
+                           "%s %s:\n%s", c->name, c->running ? "is not seen" : "has ended", log);
+}
+
+/* Waits for all cards that are in their readers; pcscd looks after them every 0.4 s. */
+static gboolean
+wait_for_all (KwCardRig *self, GError **error)
+{
+  for (guint i = 0; i < self->n_cards; i++)
+    {
+      if (self->cards[i].running && !self->cards[i].ejected && !wait_for_start (self, i, error))
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
+spawn_card (KwCardRig *self, guint card, GError **error)
+{
+  Card *c = card_of (self, card);
+  g_autofree char *port = g_strdup_printf ("%u", port_of (card));
+  g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
+  g_auto (GStrv) request = NULL;
+  g_autofree char *answer = NULL;
+
+  g_strv_builder_add_many (builder, "spawn", c->name, c->log, KW_TEST_VIRTUAL_CARD, "--host",
+                           "127.0.0.1", "--port", port, "--serial", c->serial, "--state", c->state,
+                           "--trace", c->trace, "--control", c->control, NULL);
+  if (c->options != NULL)
+    g_strv_builder_addv (builder, (const char **) c->options);
+  request = g_strv_builder_end (builder);
+  answer = ask_holderv (self, error, (const char *const *) request);
+  if (answer == NULL)
+    return FALSE;
+  c->running = TRUE;
+  c->ejected = FALSE;
+  return TRUE;
+}
+
 static gboolean
 start_all (KwCardRig *self, GError **error)
 {
@@ -393,10 +457,10 @@ start_all (KwCardRig *self, GError **error)
     return FALSE;
   for (guint i = 0; i < self->n_cards; i++)
     {
-      if (!kw_card_rig_start_card (self, i, error))
+      if (!spawn_card (self, i, error))
         return FALSE;
     }
-  return TRUE;
+  return wait_for_all (self, error);
 }
 
 /**
@@ -505,13 +569,6 @@ kw_card_rig_free (KwCardRig *self)
 }
 
 /* --- what there is --------------------------------------------------------------------------- */
-
-static Card *
-card_of (KwCardRig *self, guint card)
-{
-  g_assert_cmpuint (card, <, self->n_cards);
-  return &self->cards[card];
-}
 
 /**
  * kw_card_rig_get_n_cards:
@@ -847,28 +904,6 @@ kw_card_rig_set_card_options (KwCardRig *self, guint card, const char *const *op
   self->cards[card].options = g_strdupv ((char **) options);
 }
 
-/* Waits until PC/SC sees a card whose process was just started. */
-static gboolean
-wait_for_start (KwCardRig *self, guint card, GError **error)
-{
-  Card *c = &self->cards[card];
-  gint64 deadline = g_get_monotonic_time () + CARD_SECONDS * G_TIME_SPAN_SECOND;
-  g_autofree char *log = NULL;
-
-  do
-    {
-      gint64 look = g_get_monotonic_time () + LOOK_MSEC * G_TIME_SPAN_MILLISECOND;
-
-      if (kw_card_pcsc_wait (self->pcsc, c->reader, TRUE, look))
-        return TRUE;
-      c->running = !has_ended (self, c->name);
-    }
-  while (c->running && g_get_monotonic_time () < deadline);
-  log = kw_card_rig_dup_log (self);
-  return kw_card_rig_fail (error, c->running ? G_IO_ERROR_TIMED_OUT : G_IO_ERROR_FAILED,
-                           "%s %s:\n%s", c->name, c->running ? "is not seen" : "has ended", log);
-}
-
 /**
  * kw_card_rig_start_card:
  * @self: a rig whose pcscd runs
@@ -882,24 +917,7 @@ wait_for_start (KwCardRig *self, guint card, GError **error)
 gboolean
 kw_card_rig_start_card (KwCardRig *self, guint card, GError **error)
 {
-  Card *c = card_of (self, card);
-  g_autofree char *port = g_strdup_printf ("%u", port_of (card));
-  g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
-  g_auto (GStrv) request = NULL;
-  g_autofree char *answer = NULL;
-
-  g_strv_builder_add_many (builder, "spawn", c->name, c->log, KW_TEST_VIRTUAL_CARD, "--host",
-                           "127.0.0.1", "--port", port, "--serial", c->serial, "--state", c->state,
-                           "--trace", c->trace, "--control", c->control, NULL);
-  if (c->options != NULL)
-    g_strv_builder_addv (builder, (const char **) c->options);
-  request = g_strv_builder_end (builder);
-  answer = ask_holderv (self, error, (const char *const *) request);
-  if (answer == NULL)
-    return FALSE;
-  c->running = TRUE;
-  c->ejected = FALSE;
-  return wait_for_start (self, card, error);
+  return spawn_card (self, card, error) && wait_for_start (self, card, error);
 }
 
 /**
@@ -1006,15 +1024,7 @@ kw_card_rig_start_pcscd (KwCardRig *self, GError **error)
     return FALSE;
   if (self->pcsc == NULL)
     self->pcsc = kw_card_pcsc_new (self->directory, self->socket_name, error);
-  if (self->pcsc == NULL || !wait_for_readers (self, error))
-    return FALSE;
-  for (guint i = 0; i < self->n_cards; i++)
-    {
-      if (self->cards[i].running && !self->cards[i].ejected
-          && !kw_card_rig_wait_for_card (self, i, TRUE, CARD_SECONDS * 1000, error))
-        return FALSE;
-    }
-  return TRUE;
+  return self->pcsc != NULL && wait_for_readers (self, error) && wait_for_all (self, error);
 }
 
 /**
