@@ -110,6 +110,18 @@ assert_answer (Fixture *f, guint card, const char *apdu, const char *expected)
   g_assert_cmpstr (answer, ==, expected);
 }
 
+/* How many tries the PIN has; without selecting the card first, whoever is logged in gets 9000. */
+static void
+assert_pin_status (Fixture *f, guint card, const char *expected)
+{
+  g_autoptr (KwCardSession) session = kw_card_session_new (f->rig, card, NULL);
+  g_autofree char *selected = kw_card_session_transmit_hex (session, SELECT_CARD, NULL);
+  g_autofree char *status = kw_card_session_transmit_hex (session, PIN_STATUS, NULL);
+
+  g_assert_true (g_str_has_suffix (selected, "9000"));
+  g_assert_cmpstr (status, ==, expected);
+}
+
 /* Runs a program, which must end with status 0; what it said. */
 static char *run_ok (Fixture *f, ...) G_GNUC_NULL_TERMINATED;
 
@@ -142,17 +154,19 @@ run_ok (Fixture *f, ...)
 #define PKCS11_LOGIN(f, card) PKCS11 (f, card), "--login", "--pin", PIN
 #define SC_HSM(f, card) (f), "sc-hsm-tool", "--reader", kw_card_rig_get_reader ((f)->rig, (card))
 
-/* The path of a PEM file with the public key that the card shows. */
+/*
+ * The path of a PEM file with the public key that the card shows. By pkcs15-tool, because pkcs11-tool --read-object of
+ * OpenSC 0.23 fails with some curves, P-384 one of them.
+ */
 static char *
 dup_public_key (Fixture *f, guint card, const char *id)
 {
-  g_autofree char *name = g_strdup_printf ("public-%u-%s", card, id);
-  g_autofree char *der = path_of (f, name);
-  g_autofree char *pem = g_strconcat (der, ".pem", NULL);
+  g_autofree char *name = g_strdup_printf ("public-%u-%s.pem", card, id);
+  g_autofree char *pem = path_of (f, name);
 
-  g_free (run_ok (PKCS11 (f, card), "--read-object", "--type", "pubkey", "--id", id,
-                  "--output-file", der, NULL));
-  g_free (run_ok (f, "openssl", "pkey", "-pubin", "-inform", "DER", "-in", der, "-out", pem, NULL));
+  g_free (run_ok (f, "pkcs15-tool", "--reader", kw_card_rig_get_reader (f->rig, card),
+                  "--read-public-key", id, "--output", pem, NULL));
+  g_free (run_ok (f, "openssl", "pkey", "-pubin", "-in", pem, "-noout", NULL));
   return g_steal_pointer (&pem);
 }
 
@@ -190,6 +204,20 @@ assert_same_files (const char *a, const char *b)
   g_autofree char *text_b = read_hex (b);
 
   g_assert_cmpstr (text_a, ==, text_b);
+}
+
+/* PKCS#11 shows the same one. */
+static void
+check_public_key_object (Fixture *f, const char *id, const char *pem)
+{
+  g_autofree char *der = path_of (f, "public.der");
+  g_autofree char *from_pem = path_of (f, "public-from-pem.der");
+
+  g_free (run_ok (PKCS11 (f, 0), "--read-object", "--type", "pubkey", "--id", id, "--output-file",
+                  der, NULL));
+  g_free (run_ok (f, "openssl", "pkey", "-pubin", "-in", pem, "-outform", "DER", "-out", from_pem,
+                  NULL));
+  assert_same_files (der, from_pem);
 }
 
 /* --- signatures ------------------------------------------------------------------------------ */
@@ -253,6 +281,8 @@ test_signatures (void)
   kw_card_rig_generate_ec (f->rig, 0, "prime256v1", "20", "ec one", NULL);
   rsa = dup_public_key (f, 0, "10");
   ec = dup_public_key (f, 0, "20");
+  check_public_key_object (f, "10", rsa);
+  check_public_key_object (f, "20", ec);
   check_rsa_signature (f, 0, "10", rsa);
   check_pss_signature (f, 0, "10", rsa);
   check_ecdsa_signature (f, 0, "20", ec);
@@ -333,9 +363,10 @@ test_deleted_key_is_gone (void)
   f = fixture_new (1);
   kid = kw_card_rig_generate_ec (f->rig, 0, "prime256v1", "20", "ec one", NULL);
   g_free (run_ok (PKCS11_LOGIN (f, 0), "--delete-object", "--type", "privkey", "--id", "20", NULL));
-  g_free (run_ok (PKCS11_LOGIN (f, 0), "--delete-object", "--type", "pubkey", "--id", "20", NULL));
   objects = run_ok (PKCS11_LOGIN (f, 0), "--list-objects", NULL);
   assert_has_not (objects, "Key Object");
+  assert_answer (f, 0, "00A4000002CC0100", "6A82");
+  assert_answer (f, 0, "00A4000002C40100", "6A82");
   /* The key reference is free again. */
   g_assert_cmpuint (kw_card_rig_generate_ec (f->rig, 0, "prime256v1", "21", "ec two", NULL), ==,
                     kid);
@@ -615,18 +646,18 @@ test_wrong_pins_block_and_so_pin_unblocks (void)
   if (kw_card_rig_is_missing ())
     return;
   f = fixture_new (1);
-  assert_answer (f, 0, PIN_STATUS, "63C3");
+  assert_pin_status (f, 0, "63C3");
   try_wrong_pin (f, "CKR_PIN_INCORRECT");
-  assert_answer (f, 0, PIN_STATUS, "63C2");
+  assert_pin_status (f, 0, "63C2");
   try_wrong_pin (f, "CKR_PIN_INCORRECT");
-  assert_answer (f, 0, PIN_STATUS, "63C1");
+  assert_pin_status (f, 0, "63C1");
   try_wrong_pin (f, "CKR_PIN_LOCKED");
-  assert_answer (f, 0, PIN_STATUS, "6983");
+  assert_pin_status (f, 0, "6983");
   /* The right one does not help any more. */
   assert_answer (f, 0, VERIFY_PIN, "6983");
   g_free (run_ok (PKCS11 (f, 0), "--login", "--login-type", "so", "--so-pin", SO_PIN, "--init-pin",
                   "--new-pin", PIN, NULL));
-  assert_answer (f, 0, PIN_STATUS, "63C3");
+  assert_pin_status (f, 0, "63C3");
   output = run_ok (PKCS11_LOGIN (f, 0), "--list-objects", NULL);
   assert_has_not (output, "CKR_");
 }
@@ -717,12 +748,12 @@ test_counters_outlive_a_kill (void)
           /* The right PIN brings the tries back, and that is kept too. */
           assert_answer (f, 0, VERIFY_PIN, "9000");
           kw_card_rig_restart_card (f->rig, 0, NULL);
-          assert_answer (f, 0, PIN_STATUS, "63C3");
+          assert_pin_status (f, 0, "63C3");
           assert_answer (f, 0, VERIFY_WRONG_PIN, "63C2");
         }
       assert_answer (f, 0, VERIFY_WRONG_PIN, answers[i]);
       kw_card_rig_restart_card (f->rig, 0, NULL);
-      assert_answer (f, 0, PIN_STATUS, answers[i]);
+      assert_pin_status (f, 0, answers[i]);
     }
   /* Unblocking with a wrong SO-PIN costs one of its tries. */
   assert_answer (f, 0, "002C018108" WRONG_SO_PIN, "63CE");
@@ -730,7 +761,7 @@ test_counters_outlive_a_kill (void)
   assert_answer (f, 0, SO_PIN_STATUS, "63CE");
   assert_answer (f, 0, "002C018108" SO_PIN, "9000");
   kw_card_rig_restart_card (f->rig, 0, NULL);
-  assert_answer (f, 0, PIN_STATUS, "63C3");
+  assert_pin_status (f, 0, "63C3");
 }
 
 /* --- AES by opensc-tool ---------------------------------------------------------------------- */
@@ -792,7 +823,7 @@ static void
 test_curves (void)
 {
   static const char *const curves[]
-      = { "secp192r1",       "prime256v1",      "secp384r1",       "secp521r1",
+      = { "prime192v1",      "prime256v1",      "secp384r1",       "secp521r1",
           "secp192k1",       "secp256k1",       "brainpoolP192r1", "brainpoolP224r1",
           "brainpoolP256r1", "brainpoolP320r1", "brainpoolP384r1", "brainpoolP512r1" };
   g_autoptr (Fixture) f = NULL;

@@ -1222,9 +1222,10 @@ kw_card_rig_runv (KwCardRig *self, char **out_output, const char *const *argv)
   run.process = process;
   communicate (&run, context, self->time_limit);
   g_main_context_pop_thread_default (context);
-  text = run.output != NULL ? g_utf8_make_valid (g_bytes_get_data (run.output, NULL),
-                                                 (gssize) g_bytes_get_size (run.output))
-                            : g_strdup ("");
+  text = run.output != NULL && g_bytes_get_size (run.output) > 0
+             ? g_utf8_make_valid (g_bytes_get_data (run.output, NULL),
+                                  (gssize) g_bytes_get_size (run.output))
+             : g_strdup ("");
   g_clear_pointer (&run.output, g_bytes_unref);
   if (run.timed_out)
     g_error ("%s took longer than %u s:\n%s", command, self->time_limit, text);
