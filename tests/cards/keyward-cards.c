@@ -114,7 +114,7 @@ show_commands (KwCardRig *rig)
            "  sc-hsm-tool --reader %s --pin " KW_CARD_RIG_PIN " --key-reference 9 \\\n"
            "    --unwrap-key key.bin\n",
            last);
-  g_print ("\nPull a card out, push it in, let it fail; “quit” ends it:\n\n"
+  g_print ("\nPull a card out, push it in, let it fail; 'quit' ends it:\n\n"
            "  echo eject | socat - UNIX:%s\n"
            "  echo insert | socat - UNIX:%s\n"
            "  echo 'fault ins=68,sw=6F00,count=1' | \\\n"
