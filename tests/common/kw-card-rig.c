@@ -54,6 +54,7 @@ typedef struct
 
 struct _KwCardRig
 {
+  gboolean complete; /* all has started */
   guint n_cards;
   Card cards[KW_CARD_RIG_MAX_CARDS];
   char *directory;         /* owned */
@@ -509,7 +510,8 @@ kw_card_rig_new_full (guint n_cards,
       self->pcscd_log = g_build_filename (self->directory, "pcscd.log", NULL);
       for (guint i = 0; i < n_cards; i++)
         name_card (self, i, card_options, state_directory);
-      if (start_all (self, &problem))
+      self->complete = start_all (self, &problem);
+      if (self->complete)
         return g_steal_pointer (&self);
     }
   kw_card_rig_fail (error, problem->code, "%s", problem->message);
@@ -530,23 +532,38 @@ clear_card (Card *card)
   g_strfreev (card->options);
 }
 
+/* What a sanitizer has found in a card is seen here, in all tests that use one. */
+static void
+end_card (KwCardRig *self, Card *card)
+{
+  g_autoptr (GError) ignored = NULL;
+  g_autofree char *log = NULL;
+  int status = 0;
+
+  /* It may have ended before, by itself, or be frozen: the holder deals with that. */
+  if (!send_signal (self, card->name, SIGTERM, &ignored))
+    g_clear_error (&ignored);
+  if (!wait_for_end (self, card->name, 1, &status, &ignored) || status == 0)
+    return;
+  log = kw_card_rig_dup_log (self);
+  if (g_test_initialized () && self->complete)
+    g_error ("%s ended with status %d of waitpid, which is not 0:\n%s", card->name, status, log);
+}
+
 /**
  * kw_card_rig_free:
  * @self: (transfer full): a rig
  *
- * Ends everything and removes the folder. The cards are asked to end first, so that what a sanitizer has to say about
- * them is said; it is in their logs, and so for a test that looks there.
+ * Ends everything and removes the folder. A card whose process has crashed, or ends with another status than 0, ends
+ * the test.
  */
 void
 kw_card_rig_free (KwCardRig *self)
 {
   for (guint i = 0; i < self->n_cards; i++)
     {
-      g_autoptr (GError) ignored = NULL;
-      int status = 0;
-
-      if (self->cards[i].running && send_signal (self, self->cards[i].name, SIGTERM, &ignored))
-        wait_for_end (self, self->cards[i].name, 1, &status, &ignored);
+      if (self->cards[i].running)
+        end_card (self, &self->cards[i]);
     }
   if (self->holder_fd >= 0)
     close (self->holder_fd);
