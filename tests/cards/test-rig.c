@@ -16,6 +16,7 @@
 #define NOTICE_MSEC (g_getenv ("KW_TEST_SANITIZED") != NULL ? 4000 : 1000)
 #define BLOCKED_MSEC 300
 #define NOTE_VARIABLE "KW_TEST_NOTE"
+#define GET_CHALLENGE "0084000008"
 #define SELECT_CARD "00A404000BE82B0601040181C31F020100"
 
 /* A card answers, whoever asks; blank ones too. */
@@ -130,6 +131,63 @@ test_card_killed_and_started (void)
   assert_answers (rig, 0);
   kw_card_rig_stop_card (rig, 0, NULL);
   g_assert_true (kw_card_rig_wait_for_card (rig, 0, FALSE, NOTICE_MSEC, NULL));
+}
+
+static void
+assert_challenge (KwCardRig *rig, gboolean good)
+{
+  g_autofree char *answer = kw_card_rig_transmit (rig, 0, GET_CHALLENGE, NULL);
+
+  if (good)
+    g_assert_cmpuint (strlen (answer), ==, 2 * 8 + 4);
+  else
+    g_assert_cmpstr (answer, ==, "6F00");
+}
+
+static void
+test_faults_by_control (void)
+{
+  g_autoptr (KwCardRig) rig = NULL;
+  g_autoptr (GError) error = NULL;
+  gint64 start = 0;
+
+  if (kw_card_rig_is_missing ())
+    return;
+  rig = kw_card_rig_new (1, NULL);
+  assert_challenge (rig, TRUE);
+  g_free (kw_card_rig_control (rig, 0, "fault ins=84,sw=6F00,count=2", NULL));
+  assert_challenge (rig, FALSE);
+  assert_challenge (rig, FALSE);
+  assert_challenge (rig, TRUE);
+  g_free (kw_card_rig_control (rig, 0, "drop-after 1", NULL));
+  assert_challenge (rig, TRUE);
+  start = g_get_monotonic_time ();
+  g_assert_null (kw_card_rig_transmit (rig, 0, GET_CHALLENGE, &error));
+  g_assert_error (error, G_IO_ERROR, G_IO_ERROR_FAILED);
+  g_assert_cmpint (g_get_monotonic_time () - start, <, 10 * G_TIME_SPAN_SECOND);
+  g_assert_true (kw_card_rig_wait_for_card (rig, 0, FALSE, NOTICE_MSEC, NULL));
+  kw_card_rig_insert (rig, 0, NULL);
+  g_assert_true (kw_card_rig_wait_for_card (rig, 0, TRUE, NOTICE_MSEC, NULL));
+  assert_challenge (rig, TRUE);
+}
+
+static void
+test_trace_has_the_commands (void)
+{
+  g_autoptr (KwCardRig) rig = NULL;
+  g_autofree char *trace = NULL;
+  g_autofree char *upper = NULL;
+
+  if (kw_card_rig_is_missing ())
+    return;
+  rig = kw_card_rig_new (1, NULL);
+  kw_card_rig_initialise (rig, 0, NULL, NULL, -1, "trace", NULL);
+  assert_challenge (rig, TRUE);
+  g_assert_true (g_file_get_contents (kw_card_rig_get_trace_path (rig, 0), &trace, NULL, NULL));
+  upper = g_ascii_strup (trace, -1);
+  g_assert_nonnull (strstr (upper, GET_CHALLENGE));
+  /* The PIN, as it stands in VERIFY. */
+  g_assert_null (strstr (upper, "363438323139"));
 }
 
 static void
@@ -338,6 +396,8 @@ main (int argc, char **argv)
   g_test_add_func ("/rig/card/wait-has-a-deadline", test_wait_has_a_deadline);
   g_test_add_func ("/rig/card/frozen", test_frozen_card_blocks_only_itself);
   g_test_add_func ("/rig/card/killed-and-started", test_card_killed_and_started);
+  g_test_add_func ("/rig/card/faults", test_faults_by_control);
+  g_test_add_func ("/rig/card/trace", test_trace_has_the_commands);
   g_test_add_func ("/rig/card/does-not-start", test_card_that_does_not_start);
   g_test_add_func ("/rig/card/eight", test_eight_cards);
   g_test_add_func ("/rig/pcscd/stopped-and-killed", test_pcscd_stopped_and_killed);

@@ -269,6 +269,12 @@ kw_card_session_transmit (KwCardSession *self, gconstpointer apdu, gsize n_apdu,
       kw_card_rig_fail (error, G_IO_ERROR_FAILED, "%s", self->pcsc->stringify_error (rv));
       return NULL;
     }
+  /* What vpcd makes of a card that goes in the middle of a command: success, without even a status word. */
+  if (size < 2)
+    {
+      kw_card_rig_fail (error, G_IO_ERROR_FAILED, "the card has given no answer");
+      return NULL;
+    }
   return g_bytes_new (response, size);
 }
 
