@@ -52,8 +52,15 @@ compare_doubles (gconstpointer a, gconstpointer b)
   return x < y ? -1 : x > y;
 }
 
-static double
-median (double *values, guint n)
+/**
+ * kw_bench_median:
+ * @values: (array length=n): figures, which are sorted
+ * @n: how many, at least one
+ *
+ * Returns: the one in the middle
+ */
+double
+kw_bench_median (double *values, guint n)
 {
   qsort (values, n, sizeof *values, compare_doubles);
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
@@ -89,17 +96,17 @@ print_mode (Results results, guint rounds, guint count_index, KwBenchMode mode)
       p99[r] = figures->p99_usec;
       added[r] = figures->p50_usec - loop->p50_usec;
     }
-  ratio_median = median (ratio, rounds);
-  p99_median = median (p99, rounds);
-  g_print ("%4u  %-39s %7.0f  %5.2f", clients, row->title, median (per_second, rounds),
+  ratio_median = kw_bench_median (ratio, rounds);
+  p99_median = kw_bench_median (p99, rounds);
+  g_print ("%4u  %-39s %7.0f  %5.2f", clients, row->title, kw_bench_median (per_second, rounds),
            ratio_median);
-  g_print ("%-7s %8.0f %8.0f", verdict (ratio_median, goal, TRUE), median (p50, rounds),
+  g_print ("%-7s %8.0f %8.0f", verdict (ratio_median, goal, TRUE), kw_bench_median (p50, rounds),
            p99_median);
   if (clients == 4)
     g_print ("%s", verdict (p99_median, row->goal_p99_4, FALSE));
   if (clients == 1 && mode != KW_BENCH_LOOP)
     {
-      double added_median = median (added, rounds);
+      double added_median = kw_bench_median (added, rounds);
 
       g_print ("   +%.0f µs%s", added_median, verdict (added_median, row->goal_added, FALSE));
     }
@@ -152,7 +159,7 @@ bench_start (KwBenchSetup *setup, guint rounds)
                                                             setup->ciphertext)
                   / 1000.0;
     }
-  result = median (values, rounds);
+  result = kw_bench_median (values, rounds);
   g_print ("start to first answer          %6.1f ms      goal 25%s\n", result,
            verdict (result, 25, FALSE));
 }
@@ -300,7 +307,7 @@ main (int argc, char **argv)
     { "rounds", 'r', 0, G_OPTION_ARG_INT, &rounds, "Interleaved runs, an odd number (5)", "N" },
     { "seconds", 's', 0, G_OPTION_ARG_DOUBLE, &seconds, "Length of one run (1.0)", "S" },
     { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &parts, NULL,
-      "[decrypt] [start] [memory] [leaks]" },
+      "[decrypt] [start] [memory] [leaks] [cards]" },
     G_OPTION_ENTRY_NULL,
   };
   g_autoptr (GOptionContext) options
@@ -320,6 +327,11 @@ main (int argc, char **argv)
                   error != NULL ? error->message : "a number is out of range");
       return 2;
     }
+#define WANTED(part) (parts == NULL || g_strv_contains ((const char *const *) parts, part))
+  if (WANTED ("cards") && !kw_bench_cards () && parts != NULL)
+    return EXIT_FAILURE;
+  if (parts != NULL && g_strv_length (parts) == 1 && WANTED ("cards"))
+    return EXIT_SUCCESS;
   getrlimit (RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
   setrlimit (RLIMIT_NOFILE, &limit);
@@ -338,7 +350,6 @@ main (int argc, char **argv)
   setup.ciphertext = kw_test_encrypt (pem, setup.plaintext);
   setup.jwt = kw_daemon_rig_make_jwt (rig);
   setup.line_token = kw_daemon_rig_dup_line_token (rig);
-#define WANTED(part) (parts == NULL || g_strv_contains ((const char *const *) parts, part))
   if (WANTED ("decrypt"))
     bench_decrypt (&setup, (guint) rounds);
   if (WANTED ("start"))

@@ -60,4 +60,8 @@ void kw_bench_clients_run (const KwBenchSetup *setup,
 
 void kw_bench_figures_from_samples (GArray *samples, double seconds, KwBenchFigures *out_figures);
 
+double kw_bench_median (double *values, guint n);
+
+gboolean kw_bench_cards (void);
+
 G_END_DECLS
