@@ -898,7 +898,7 @@ kw_pkcs11_token_new (KwPkcs11Module *module, const KwPkcs11Slot *slot, const KwP
   self->extractable = config->extractable;
   self->pool
       = kw_pkcs11_pool_new (module, slot->id, token, CLAMP (config->sessions, 1, KW_MAX_SESSIONS));
-  info = g_new0 (KwTokenInfo, 1);
+  info = kw_token_info_new ();
   info->label = kw_pkcs11_dup_text (token->label, sizeof token->label);
   info->serial = kw_pkcs11_dup_text (token->serialNumber, sizeof token->serialNumber);
   info->model = kw_pkcs11_dup_text (token->model, sizeof token->model);
