@@ -11,6 +11,13 @@
 #define KW_MAX_PIN_BYTES 255
 #define KW_MAX_STATE_FILE_BYTES (4 * 1024 * 1024)
 
+#define KW_MAX_PKCS11_TABLES 32
+#define KW_MAX_CONFIGURED_KEYS 16 /* in hsm_keyid */
+#define KW_MAX_COPIES 32
+#define KW_MAX_PLAINTEXT_BYTES (64 * 1024 * 1024) /* what max_plaintext may be set to */
+#define KW_MAX_ASSOCIATED_BYTES 65536             /* associated data of one message */
+#define KW_MAX_DATA_KEY_TTL_SECONDS 60
+
 #define KW_MAX_KEY_ID_BYTES 64
 #define KW_MAX_KEY_LABEL_BYTES 128
 #define KW_MAX_KEYS_PER_TOKEN 65536

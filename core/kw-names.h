@@ -17,6 +17,10 @@
 #define KW_BACKEND_EXTENSION_POINT "keyward-backend"
 #define KW_DOOR_EXTENSION_POINT "keyward-door"
 
+#define KW_BACKEND_PKCS11 "pkcs11"
+#define KW_BACKEND_SMARTCARD "smartcard"
+#define KW_SOFTHSM_MODULE "/usr/lib/softhsm/libsofthsm2.so"
+
 /* Names given to the sockets that systemd passes (FileDescriptorName=). */
 #define KW_SOCKET_NAME_HTTP "http"
 #define KW_SOCKET_NAME_LINE "line"

@@ -870,6 +870,7 @@ kw_pool_new (const KwDeviceOptions *options)
   self->options.guard = g_object_ref (options->guard);
   self->options.keyring = g_object_ref (options->keyring);
   self->options.pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
+  self->options.pin_name = options->pin_name;
   self->options.timeout_usec = options->timeout_usec;
   return self;
 }
