@@ -16,7 +16,15 @@
 #define KW_MAX_COPIES 32
 #define KW_MAX_PLAINTEXT_BYTES (64 * 1024 * 1024) /* what max_plaintext may be set to */
 #define KW_MAX_ASSOCIATED_BYTES 65536             /* associated data of one message */
+#define KW_MAX_BYTES_UNDER_WAY                                                                     \
+  (256 * 1024 * 1024) /* of all messages that are processed at a time */
 #define KW_MAX_DATA_KEY_TTL_SECONDS 60
+#define KW_MAX_DATA_KEY_BYTES (G_GUINT64_CONSTANT (1) << 32)    /* encrypted with one data key */
+#define KW_MAX_DATA_KEY_MESSAGES (G_GUINT64_CONSTANT (1) << 24) /* likewise; nonces are random */
+#define KW_MAX_CACHED_DATA_KEYS 64                              /* that were unwrapped */
+
+#define KW_MAX_USE_KEYS 1024 /* keys whose uses are counted */
+#define KW_MAX_USE_DAYS 92   /* days that are kept apart for each of them */
 
 #define KW_MAX_KEY_ID_BYTES 64
 #define KW_MAX_KEY_LABEL_BYTES 128
@@ -32,6 +40,7 @@
 #define KW_MAX_QUEUED_JOBS 1024    /* of one device */
 #define KW_MAX_PARKED_JOBS 1024    /* waiting for a device to come back */
 #define KW_MAX_ATTEMPTS_PER_JOB 3  /* devices (or lives of one) a job is tried on */
+#define KW_MAX_KNOWN_DEVICES 256   /* whose figures are kept when they are unplugged */
 #define KW_MAX_BUDGET_CALLERS 4096 /* callers whose failed decrypts are counted at a time */
 
 #define KW_GENERATE_TIMEOUT_FACTOR                                                                 \

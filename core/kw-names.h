@@ -28,6 +28,7 @@
 /* Files in the state directory. */
 #define KW_STATE_FILE_PINS "pins.state"
 #define KW_STATE_FILE_KEYS "keys.state"
+#define KW_STATE_FILE_USES "uses.state"
 #define KW_STATE_FILE_AUDIT "audit.log"
 
 #define KW_AUDIT_IDENTIFIER "keyward-audit"
