@@ -197,6 +197,30 @@ kw_backend_get_status_text (KwBackend *self)
 }
 
 /**
+ * kw_backend_get_access:
+ * @self: a back end
+ * @token: one of its tokens
+ * @out_access: (out): how to use it
+ *
+ * Asks for the PIN and the time limit that the configuration has for a token. Main context.
+ *
+ * Returns: %FALSE when the back end leaves that to the defaults
+ */
+gboolean
+kw_backend_get_access (KwBackend *self, KwToken *token, KwTokenAccess *out_access)
+{
+  KwTokenAccess access = { 0 };
+
+  g_return_val_if_fail (KW_IS_BACKEND (self), FALSE);
+
+  if (KW_BACKEND_GET_IFACE (self)->get_access == NULL)
+    return FALSE;
+  KW_BACKEND_GET_IFACE (self)->get_access (self, token, &access);
+  *out_access = access;
+  return TRUE;
+}
+
+/**
  * kw_backend_emit_token_added:
  * @self: a back end
  * @token: the token

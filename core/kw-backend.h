@@ -23,6 +23,21 @@ typedef struct
 
 void kw_slot_info_free (KwSlotInfo *info);
 
+/**
+ * KwTokenAccess:
+ * @pin: (transfer none) (nullable): the user PIN; %NULL when none is configured
+ * @pin_name: (transfer none): the setting it stands in, for messages, such as "[pkcs11] pin"
+ * @timeout_usec: how long one operation may take, in microseconds
+ *
+ * How a token of a back end is to be used, as the configuration has it.
+ */
+typedef struct
+{
+  KwSecret *pin;
+  const char *pin_name;
+  gint64 timeout_usec;
+} KwTokenAccess;
+
 #define KW_TYPE_BACKEND (kw_backend_get_type ())
 G_DECLARE_INTERFACE (KwBackend, kw_backend, KW, BACKEND, GObject)
 
@@ -38,6 +53,7 @@ G_DECLARE_INTERFACE (KwBackend, kw_backend, KW, BACKEND, GObject)
  * @reset_token: a device had trouble with this token: drop it (`token-removed`), start the module or reader anew, with
  *   back-off when it happens again, and announce what is there (`token-added`, a new object). Main context
  * @get_status_text: one sentence on what it is waiting for, %NULL when all is well. Main context
+ * @get_access: PIN and time limit for one of its tokens; optional, by default those of `[pkcs11]`. Main context
  *
  * Signals `token-added` and `token-removed`, each with a #KwToken, and `status-changed` are emitted in the main context.
  * Implementations register on the extension point %KW_BACKEND_EXTENSION_POINT.
@@ -54,6 +70,7 @@ struct _KwBackendInterface
   GPtrArray *(*list_slots) (KwBackend *self, GError **error);
   void (*reset_token) (KwBackend *self, KwToken *token);
   const char *(*get_status_text) (KwBackend *self);
+  void (*get_access) (KwBackend *self, KwToken *token, KwTokenAccess *out_access);
 };
 
 const char *kw_backend_get_name (KwBackend *self);
@@ -71,6 +88,8 @@ GPtrArray *kw_backend_list_slots (KwBackend *self, GError **error);
 void kw_backend_reset_token (KwBackend *self, KwToken *token);
 
 const char *kw_backend_get_status_text (KwBackend *self);
+
+gboolean kw_backend_get_access (KwBackend *self, KwToken *token, KwTokenAccess *out_access);
 
 void kw_backend_emit_token_added (KwBackend *self, KwToken *token);
 

@@ -11,6 +11,7 @@
 #include "kw-names.h"
 #include "kw-toml.h"
 #include "kw-uuid.h"
+#include "kw-webadm-conf.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,8 +40,14 @@ struct _KwConfig
   KwServerConfig server;
   KwJwtConfig jwt;
   char *jwt_secret_source; /* owned; "file:…" or "credential:…" */
-  KwPkcs11Config pkcs11;
-  char *pin_source; /* owned; likewise */
+  GPtrArray *pkcs11;       /* owned; of KwPkcs11Config; at least one */
+  KwPkcs11Config *current; /* borrowed: the one whose lines are being read */
+  KwHsmConfig hsm;
+  gboolean has_model;
+  gboolean has_encrypt;
+  gboolean has_smartcard; /* the table is there */
+  char *hsm_pin_source;   /* owned; like jwt_secret_source */
+  KwSmartcardConfig smartcard;
   KwLineConfig line;
   char *state_directory;
   gboolean has_literal_secret; /* the file itself holds a PIN or secret */
@@ -50,6 +57,13 @@ G_DEFINE_FINAL_TYPE (KwConfig, kw_config, G_TYPE_OBJECT)
 
 #define MAX_SUGGESTION_DISTANCE 3
 #define MAX_TIMEOUT_SECONDS 3600
+#define MAX_CHECK_SECONDS 86400
+#define TABLE_PKCS11 "pkcs11"
+#define TABLE_HSM "hsm"
+#define PIN_NAME_PKCS11 "[pkcs11] pin"
+#define PIN_NAME_HSM "[hsm] hsm_pin"
+#define KEY_ID_SEPARATORS " ,\t"
+#define DEFAULT_MAX_PLAINTEXT (16 * 1024 * 1024)
 #define SECRET_PREFIX_FILE "file:"
 #define SECRET_PREFIX_CREDENTIAL "credential:"
 
@@ -81,6 +95,8 @@ wrong_type (const char *wanted, GError **error)
 static gpointer
 row_field (KwConfig *self, const KwConfigRow *row)
 {
+  if (g_str_equal (row->table, TABLE_PKCS11))
+    return (guint8 *) self->current + row->offset;
   return (guint8 *) self + row->offset;
 }
 
@@ -145,6 +161,18 @@ set_uint (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GErr
   if (!read_integer (row, entry, &value, error))
     return FALSE;
   *field = (guint) value;
+  return TRUE;
+}
+
+static gboolean
+set_size (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
+{
+  gsize *field = row_field (self, row);
+  gint64 value = 0;
+
+  if (!read_integer (row, entry, &value, error))
+    return FALSE;
+  *field = (gsize) value;
   return TRUE;
 }
 
@@ -227,12 +255,12 @@ set_slot (KwConfig *self,
           GError **error)
 {
   if (entry->type == KW_TOML_INTEGER && entry->integer >= 0)
-    self->pkcs11.slot = (guint64) entry->integer;
+    self->current->slot = (guint64) entry->integer;
   else if (entry->type != KW_TOML_STRING
-           || !g_ascii_string_to_unsigned (entry->string, 10, 0, G_MAXUINT64, &self->pkcs11.slot,
+           || !g_ascii_string_to_unsigned (entry->string, 10, 0, G_MAXUINT64, &self->current->slot,
                                            NULL))
     return wrong_type ("a slot id as `listslots` prints it: a decimal number", error);
-  self->pkcs11.has_slot = TRUE;
+  self->current->has_slot = TRUE;
   return TRUE;
 }
 
@@ -291,7 +319,8 @@ set_pin (KwConfig *self,
          const KwTomlEntry *entry,
          GError **error)
 {
-  return read_secret (self, entry, KW_MAX_PIN_BYTES, &self->pkcs11.pin, &self->pin_source, error);
+  return read_secret (self, entry, KW_MAX_PIN_BYTES, &self->current->pin,
+                      &self->current->pin_source, error);
 }
 
 static gboolean
@@ -363,7 +392,123 @@ set_token_url (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry,
   return set_string (self, row, entry, error);
 }
 
+/* As webadm.conf has it, and as TOML does. */
+static gboolean
+set_encrypt_hsm (KwConfig *self,
+                 const KwConfigRow *row G_GNUC_UNUSED,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  if (entry->type == KW_TOML_BOOLEAN)
+    self->hsm.encrypt_hsm = entry->boolean;
+  else if (entry->type == KW_TOML_STRING && g_ascii_strcasecmp (entry->string, "yes") == 0)
+    self->hsm.encrypt_hsm = TRUE;
+  else if (entry->type == KW_TOML_STRING && g_ascii_strcasecmp (entry->string, "no") == 0)
+    self->hsm.encrypt_hsm = FALSE;
+  else
+    return wrong_type ("true, false, \"Yes\" or \"No\"", error);
+  self->has_encrypt = TRUE;
+  return TRUE;
+}
+
+static gboolean
+set_hsm_model (KwConfig *self,
+               const KwConfigRow *row G_GNUC_UNUSED,
+               const KwTomlEntry *entry,
+               GError **error)
+{
+  g_autofree char *nick
+      = entry->type == KW_TOML_STRING ? g_ascii_strdown (entry->string, -1) : NULL;
+
+  if (nick == NULL || !kw_hsm_model_from_string (nick, &self->hsm.model))
+    return wrong_type ("\"smartcard\", \"pkcs11\" or \"softhsm\"", error);
+  self->has_model = TRUE;
+  return TRUE;
+}
+
+static gboolean
+add_key_id (KwConfig *self, const char *text, GError **error)
+{
+  g_autoptr (KwKeySelector) selector = kw_key_selector_new (text, error);
+
+  if (selector == NULL)
+    return FALSE;
+  for (guint i = 0; i < self->hsm.key_ids->len; i++)
+    {
+      const KwKeySelector *before = g_ptr_array_index (self->hsm.key_ids, i);
+
+      if (!g_str_equal (kw_key_selector_get_text (before), kw_key_selector_get_text (selector)))
+        continue;
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names a key twice: \"%s\"", text);
+      return FALSE;
+    }
+  if (self->hsm.key_ids->len >= KW_MAX_CONFIGURED_KEYS)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names more than %d keys",
+                   KW_MAX_CONFIGURED_KEYS);
+      return FALSE;
+    }
+  g_ptr_array_add (self->hsm.key_ids, g_steal_pointer (&selector));
+  return TRUE;
+}
+
+/* A list, each entry as it stands; or one text, in which WebADM's users separate several by blanks or commas. */
+static gboolean
+set_hsm_keyid (KwConfig *self,
+               const KwConfigRow *row G_GNUC_UNUSED,
+               const KwTomlEntry *entry,
+               GError **error)
+{
+  g_auto (GStrv) parts = NULL;
+
+  if (entry->type == KW_TOML_INTEGER)
+    {
+      g_autofree char *number = g_strdup_printf ("%" G_GINT64_FORMAT, entry->integer);
+
+      return add_key_id (self, number, error);
+    }
+  if (entry->type == KW_TOML_STRING)
+    parts = g_strsplit_set (entry->string, KEY_ID_SEPARATORS, -1);
+  else if (entry->type == KW_TOML_STRING_LIST)
+    parts = g_strdupv (entry->list);
+  if (parts == NULL)
+    return wrong_type ("a number, a string such as \"label:NAME\", or a list of them", error);
+  for (guint i = 0; parts[i] != NULL; i++)
+    {
+      if ((parts[i][0] != '\0' || entry->type == KW_TOML_STRING_LIST)
+          && !add_key_id (self, parts[i], error))
+        return FALSE;
+    }
+  if (self->hsm.key_ids->len == 0)
+    return wrong_type ("at least one key", error);
+  return TRUE;
+}
+
+static gboolean
+set_hsm_pin (KwConfig *self,
+             const KwConfigRow *row G_GNUC_UNUSED,
+             const KwTomlEntry *entry,
+             GError **error)
+{
+  return read_secret (self, entry, KW_MAX_PIN_BYTES, &self->hsm.pin, &self->hsm_pin_source, error);
+}
+
+static gboolean
+set_readers (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
+{
+  GStrv *field = row_field (self, row);
+  gboolean good = entry->type == KW_TOML_STRING_LIST && entry->list[0] != NULL;
+
+  for (guint i = 0; good && entry->list[i] != NULL; i++)
+    good = entry->list[i][0] != '\0';
+  if (!good)
+    return wrong_type ("a list of names of readers, in which * and ? may stand for others", error);
+  *field = g_strdupv (entry->list);
+  return TRUE;
+}
+
 #define FIELD(member) G_STRUCT_OFFSET (KwConfig, member)
+#define PKCS11_FIELD(member) G_STRUCT_OFFSET (KwPkcs11Config, member)
 
 static const KwConfigRow config_rows[] = {
   { "logger", "level", set_log_level, 0, 0, 0 },
@@ -382,15 +527,27 @@ static const KwConfigRow config_rows[] = {
   { "server", "failed_decrypts", set_uint, FIELD (server.failed_decrypts), 0, 1000000 },
   { "jwt", "secret", set_jwt_secret, 0, 0, 0 },
   { "jwt", "leeway", set_uint, FIELD (jwt.leeway), 0, MAX_TIMEOUT_SECONDS },
-  { "pkcs11", "module", set_path, FIELD (pkcs11.module), 0, 0 },
+  { "pkcs11", "module", set_path, PKCS11_FIELD (module), 0, 0 },
   { "pkcs11", "pin", set_pin, 0, 0, 0 },
   { "pkcs11", "slot", set_slot, 0, 0, 0 },
-  { "pkcs11", "token_label", set_string, FIELD (pkcs11.token_label), 0, 0 },
-  { "pkcs11", "token_serial", set_string, FIELD (pkcs11.token_serial), 0, 0 },
-  { "pkcs11", "uri", set_string, FIELD (pkcs11.uri), 0, 0 },
-  { "pkcs11", "sessions", set_uint, FIELD (pkcs11.sessions), 1, KW_MAX_SESSIONS },
-  { "pkcs11", "extractable", set_boolean, FIELD (pkcs11.extractable), 0, 0 },
-  { "pkcs11", "timeout", set_uint, FIELD (pkcs11.timeout), 1, MAX_TIMEOUT_SECONDS },
+  { "pkcs11", "token_label", set_string, PKCS11_FIELD (token_label), 0, 0 },
+  { "pkcs11", "token_serial", set_string, PKCS11_FIELD (token_serial), 0, 0 },
+  { "pkcs11", "uri", set_string, PKCS11_FIELD (uri), 0, 0 },
+  { "pkcs11", "sessions", set_uint, PKCS11_FIELD (sessions), 1, KW_MAX_SESSIONS },
+  { "pkcs11", "extractable", set_boolean, PKCS11_FIELD (extractable), 0, 0 },
+  { "pkcs11", "timeout", set_uint, PKCS11_FIELD (timeout), 1, MAX_TIMEOUT_SECONDS },
+  { "hsm", "encrypt_hsm", set_encrypt_hsm, 0, 0, 0 },
+  { "hsm", "hsm_model", set_hsm_model, 0, 0, 0 },
+  { "hsm", "hsm_keyid", set_hsm_keyid, 0, 0, 0 },
+  { "hsm", "hsm_pin", set_hsm_pin, 0, 0, 0 },
+  { "hsm", "webadm_conf", set_path, FIELD (hsm.webadm_conf), 0, 0 },
+  { "hsm", "max_plaintext", set_size, FIELD (hsm.max_plaintext), 1, KW_MAX_PLAINTEXT_BYTES },
+  { "hsm", "data_key_ttl", set_uint, FIELD (hsm.data_key_ttl), 0, KW_MAX_DATA_KEY_TTL_SECONDS },
+  { "hsm", "min_copies", set_uint, FIELD (hsm.min_copies), 1, KW_MAX_COPIES },
+  { "hsm", "check_interval", set_uint, FIELD (hsm.check_interval), 0, MAX_CHECK_SECONDS },
+  { "hsm", "replicate", set_boolean, FIELD (hsm.replicate), 0, 0 },
+  { "smartcard", "timeout", set_uint, FIELD (smartcard.timeout), 1, MAX_TIMEOUT_SECONDS },
+  { "smartcard", "readers", set_readers, FIELD (smartcard.readers), 0, 0 },
   { "line", "socket", set_socket_path, FIELD (line.socket), 0, 0 },
   { "line", "hostname", set_string, FIELD (line.hostname), 0, 0 },
   { "line", "port", set_port, FIELD (line.port), 1, G_MAXUINT16 },
@@ -403,6 +560,7 @@ static const KwConfigRow config_rows[] = {
 };
 
 #undef FIELD
+#undef PKCS11_FIELD
 
 /* Levenshtein's distance between two short names. */
 static guint
@@ -512,6 +670,46 @@ refuse_unknown_key (const KwTomlEntry *entry, GError **error)
   return FALSE;
 }
 
+static void
+pkcs11_config_free (gpointer data)
+{
+  KwPkcs11Config *pkcs11 = data;
+
+  g_free (pkcs11->module);
+  g_clear_pointer (&pkcs11->pin, kw_secret_unref);
+  g_free (pkcs11->pin_source);
+  g_free (pkcs11->token_label);
+  g_free (pkcs11->token_serial);
+  g_free (pkcs11->uri);
+  g_free (pkcs11);
+}
+
+static void
+add_pkcs11 (KwConfig *self)
+{
+  KwPkcs11Config *pkcs11 = g_new0 (KwPkcs11Config, 1);
+
+  pkcs11->sessions = 4;
+  pkcs11->timeout = 10;
+  pkcs11->pin_name = PIN_NAME_PKCS11;
+  g_ptr_array_add (self->pkcs11, pkcs11);
+}
+
+static gboolean
+ensure_pkcs11 (KwConfig *self, guint index, GError **error)
+{
+  if (index >= KW_MAX_PKCS11_TABLES)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "more than %d tables [[pkcs11]]",
+                   KW_MAX_PKCS11_TABLES);
+      return FALSE;
+    }
+  while (self->pkcs11->len <= index)
+    add_pkcs11 (self);
+  self->current = g_ptr_array_index (self->pkcs11, index);
+  return TRUE;
+}
+
 static gboolean
 apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
 {
@@ -519,9 +717,18 @@ apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
 
   if (entry->table[0] == '\0' && table_is_known (entry->key))
     {
+      if (entry->in_array && !g_str_equal (entry->key, TABLE_PKCS11))
+        {
+          g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                       "[[%s]] is one of several, but there is one [%s] only", entry->key,
+                       entry->key);
+          return FALSE;
+        }
       if (g_str_equal (entry->key, "line"))
         self->line.enabled = TRUE;
-      return TRUE;
+      if (g_str_equal (entry->key, "smartcard"))
+        self->has_smartcard = TRUE;
+      return !g_str_equal (entry->key, TABLE_PKCS11) || ensure_pkcs11 (self, entry->index, error);
     }
   if (entry->table[0] != '\0')
     g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "unknown table [%s.%s]", entry->table,
@@ -544,6 +751,8 @@ apply_entry (KwConfig *self, const KwTomlEntry *entry, GError **error)
   row = find_row (entry->table, entry->key);
   if (row == NULL)
     return refuse_unknown_key (entry, error);
+  if (g_str_equal (row->table, TABLE_PKCS11) && !ensure_pkcs11 (self, entry->index, error))
+    return FALSE;
   if (!row->set (self, row, entry, error))
     {
       g_prefix_error (error, "[%s] %s ", entry->table, entry->key);
@@ -559,6 +768,116 @@ compare_lines (gconstpointer a, gconstpointer b)
   const KwTomlEntry *entry_b = *(const KwTomlEntry *const *) b;
 
   return entry_a->line < entry_b->line ? -1 : entry_a->line > entry_b->line;
+}
+
+/* The four settings that a webadm.conf has. */
+static const char *const webadm_keys[]
+    = { "encrypt_hsm", "hsm_model", "hsm_keyid", "hsm_pin", NULL };
+
+static gboolean
+apply_webadm_line (KwConfig *self, const KwWebadmLine *line, GError **error)
+{
+  KwTomlEntry entry = { .table = (char *) TABLE_HSM,
+                        .key = line->key,
+                        .line = line->line,
+                        .type = KW_TOML_STRING,
+                        .string = line->value };
+  const KwConfigRow *row = find_row (TABLE_HSM, line->key);
+
+  if (row->set (self, row, &entry, error))
+    return TRUE;
+  g_prefix_error (error, "%s ", line->key);
+  return FALSE;
+}
+
+static gboolean
+read_webadm_conf (KwConfig *self, GError **error)
+{
+  const char *path = self->hsm.webadm_conf;
+  gboolean has_literal_secret = self->has_literal_secret;
+  g_autoptr (KwSecret) data = NULL;
+  g_autoptr (GPtrArray) lines = NULL;
+  guint line = 0;
+
+  if (self->has_encrypt || self->has_model || self->hsm.key_ids->len > 0 || self->hsm.pin != NULL
+      || self->hsm_pin_source != NULL)
+    {
+      g_set_error (
+          error, KW_ERROR, KW_ERROR_CONFIG,
+          "%s: [hsm] webadm_conf is set, so encrypt_hsm, hsm_model, hsm_keyid and hsm_pin are "
+          "read from %s; leave them out here",
+          self->path, path);
+      return FALSE;
+    }
+  data = kw_secret_new_from_file (path, KW_MAX_CONFIG_BYTES, error);
+  if (data == NULL)
+    {
+      g_prefix_error (error, "%s: [hsm] webadm_conf: ", self->path);
+      return FALSE;
+    }
+  if (!kw_webadm_conf_check_mode (path, error))
+    return FALSE;
+  lines = kw_webadm_conf_parse ((const char *) kw_secret_get_data (data), kw_secret_get_size (data),
+                                webadm_keys, &line, error);
+  for (guint i = 0; lines != NULL && i < lines->len; i++)
+    {
+      const KwWebadmLine *setting = g_ptr_array_index (lines, i);
+
+      line = setting->line;
+      if (!apply_webadm_line (self, setting, error))
+        g_clear_pointer (&lines, g_ptr_array_unref);
+    }
+  /* A PIN there says nothing about our own file. */
+  self->has_literal_secret = has_literal_secret;
+  if (lines != NULL)
+    return TRUE;
+  g_prefix_error (error, "%s:%u: ", path, line);
+  return FALSE;
+}
+
+/* The PIN of [hsm] is for all tokens that have none of their own. */
+static void
+share_hsm_pin (KwConfig *self)
+{
+  for (guint i = 0; self->hsm.pin != NULL && i < self->pkcs11->len; i++)
+    {
+      KwPkcs11Config *pkcs11 = g_ptr_array_index (self->pkcs11, i);
+
+      if (pkcs11->pin != NULL || pkcs11->pin_source != NULL)
+        continue;
+      pkcs11->pin = kw_secret_ref (self->hsm.pin);
+      pkcs11->pin_name = PIN_NAME_HSM;
+    }
+}
+
+static gboolean
+check_hsm (KwConfig *self, GError **error)
+{
+  gboolean has_module = FALSE;
+
+  if (self->hsm.webadm_conf != NULL && !read_webadm_conf (self, error))
+    return FALSE;
+  for (guint i = 0; i < self->pkcs11->len; i++)
+    {
+      KwPkcs11Config *pkcs11 = g_ptr_array_index (self->pkcs11, i);
+
+      has_module |= pkcs11->module != NULL;
+      if (pkcs11->module == NULL && self->hsm.model == KW_HSM_MODEL_SOFTHSM)
+        pkcs11->module = g_strdup (KW_SOFTHSM_MODULE);
+    }
+  if (!self->has_model && self->has_smartcard && !has_module)
+    self->hsm.model = KW_HSM_MODEL_SMARTCARD;
+  if (!self->has_encrypt)
+    self->hsm.encrypt_hsm = self->hsm.key_ids->len > 0;
+  if (self->hsm.encrypt_hsm && self->hsm.key_ids->len == 0)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                   "%s: [hsm] encrypt_hsm is set, but hsm_keyid is not: it says which key encrypts",
+                   self->path);
+      return FALSE;
+    }
+  share_hsm_pin (self);
+  return TRUE;
 }
 
 static gboolean
@@ -583,7 +902,7 @@ check_together (KwConfig *self, GError **error)
     self->line.hostname = g_strdup ("localhost");
   if (self->line.enabled && self->line.port == 0 && self->line.socket == NULL)
     self->line.socket = g_strdup (KW_LINE_SOCKET);
-  return TRUE;
+  return check_hsm (self, error);
 }
 
 static void
@@ -600,12 +919,12 @@ kw_config_finalize (GObject *object)
   g_free (self->server.tls_key);
   g_clear_pointer (&self->jwt.secret, kw_secret_unref);
   g_free (self->jwt_secret_source);
-  g_free (self->pkcs11.module);
-  g_clear_pointer (&self->pkcs11.pin, kw_secret_unref);
-  g_free (self->pin_source);
-  g_free (self->pkcs11.token_label);
-  g_free (self->pkcs11.token_serial);
-  g_free (self->pkcs11.uri);
+  g_ptr_array_unref (self->pkcs11);
+  g_ptr_array_unref (self->hsm.key_ids);
+  g_clear_pointer (&self->hsm.pin, kw_secret_unref);
+  g_free (self->hsm.webadm_conf);
+  g_free (self->hsm_pin_source);
+  g_strfreev (self->smartcard.readers);
   g_free (self->line.socket);
   g_free (self->line.hostname);
   g_clear_pointer (&self->line.key, g_bytes_unref);
@@ -636,11 +955,26 @@ kw_config_init (KwConfig *self)
   self->server.idle_timeout = 60;
   self->server.failed_decrypts = 60;
   self->jwt.leeway = 120;
-  self->pkcs11.sessions = 4;
-  self->pkcs11.timeout = 10;
+  self->pkcs11 = g_ptr_array_new_with_free_func (pkcs11_config_free);
+  add_pkcs11 (self);
+  self->current = g_ptr_array_index (self->pkcs11, 0);
+  self->hsm.key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_selector_unref);
+  self->hsm.max_plaintext = DEFAULT_MAX_PLAINTEXT;
+  self->hsm.min_copies = 1;
+  self->hsm.check_interval = 900;
+  self->hsm.replicate = TRUE;
+  self->smartcard.timeout = 10;
   self->line.max_connections = 2048;
   self->state_directory = g_strdup (KW_STATE_DIRECTORY);
 }
+
+static const char *const model_nicks[] = {
+  [KW_HSM_MODEL_PKCS11] = "pkcs11",
+  [KW_HSM_MODEL_SOFTHSM] = "softhsm",
+  [KW_HSM_MODEL_SMARTCARD] = "smartcard",
+};
+
+G_STATIC_ASSERT (G_N_ELEMENTS (model_nicks) == KW_N_HSM_MODELS);
 
 /* Reads a whole file that may hold secrets; the caller wipes it. */
 static KwSecret *
@@ -652,6 +986,43 @@ read_config_file (const char *path, GError **error)
   if (data == NULL)
     g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s", local_error->message);
   return data;
+}
+
+/**
+ * kw_hsm_model_to_string:
+ * @model: a model
+ *
+ * Returns: (transfer none): its nick, as `hsm_model` has it. Any thread.
+ */
+const char *
+kw_hsm_model_to_string (KwHsmModel model)
+{
+  g_return_val_if_fail ((guint) model < G_N_ELEMENTS (model_nicks), NULL);
+
+  return model_nicks[model];
+}
+
+/**
+ * kw_hsm_model_from_string:
+ * @nick: nick of a model
+ * @out_model: (out): the model
+ *
+ * Returns: %FALSE when @nick is unknown. Any thread.
+ */
+gboolean
+kw_hsm_model_from_string (const char *nick, KwHsmModel *out_model)
+{
+  g_return_val_if_fail (nick != NULL, FALSE);
+
+  for (guint i = 0; i < G_N_ELEMENTS (model_nicks); i++)
+    {
+      if (g_str_equal (nick, model_nicks[i]))
+        {
+          *out_model = (KwHsmModel) i;
+          return TRUE;
+        }
+    }
+  return FALSE;
 }
 
 /**
@@ -851,7 +1222,7 @@ load_secret (const char *name,
  * @self: the configuration
  * @error: where to store the error
  *
- * Reads the PIN, for commands that need nothing else. Blocks.
+ * Reads the PINs, for commands that need nothing else. Blocks.
  *
  * Returns: %FALSE with %KW_ERROR_CONFIG, %KW_ERROR_PERMISSION or %KW_ERROR_FAILED, naming key and file
  */
@@ -860,7 +1231,17 @@ kw_config_load_pin (KwConfig *self, GError **error)
 {
   g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
 
-  return load_secret ("[pkcs11] pin", self->pin_source, KW_MAX_PIN_BYTES, &self->pkcs11.pin, error);
+  for (guint i = 0; i < self->pkcs11->len; i++)
+    {
+      KwPkcs11Config *pkcs11 = g_ptr_array_index (self->pkcs11, i);
+
+      if (!load_secret (PIN_NAME_PKCS11, pkcs11->pin_source, KW_MAX_PIN_BYTES, &pkcs11->pin, error))
+        return FALSE;
+    }
+  if (!load_secret (PIN_NAME_HSM, self->hsm_pin_source, KW_MAX_PIN_BYTES, &self->hsm.pin, error))
+    return FALSE;
+  share_hsm_pin (self);
+  return TRUE;
 }
 
 /**
@@ -883,11 +1264,18 @@ kw_config_load_secrets (KwConfig *self, GError **error)
                          &self->jwt.secret, error);
 }
 
+static void
+add_secret_file (GStrvBuilder *paths, const char *source)
+{
+  if (source != NULL && g_str_has_prefix (source, SECRET_PREFIX_FILE))
+    g_strv_builder_add (paths, source + strlen (SECRET_PREFIX_FILE));
+}
+
 /**
  * kw_config_dup_secret_files:
  * @self: the configuration
  *
- * Returns: (transfer full): the paths given as `file:` for the PIN and the JWT secret. Any thread.
+ * Returns: (transfer full): the paths given as `file:` for PINs and the JWT secret, and that of a webadm.conf. Any thread.
  */
 GStrv
 kw_config_dup_secret_files (KwConfig *self)
@@ -896,11 +1284,12 @@ kw_config_dup_secret_files (KwConfig *self)
 
   g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
 
-  if (self->pin_source != NULL && g_str_has_prefix (self->pin_source, SECRET_PREFIX_FILE))
-    g_strv_builder_add (paths, self->pin_source + strlen (SECRET_PREFIX_FILE));
-  if (self->jwt_secret_source != NULL
-      && g_str_has_prefix (self->jwt_secret_source, SECRET_PREFIX_FILE))
-    g_strv_builder_add (paths, self->jwt_secret_source + strlen (SECRET_PREFIX_FILE));
+  for (guint i = 0; i < self->pkcs11->len; i++)
+    add_secret_file (paths, ((KwPkcs11Config *) g_ptr_array_index (self->pkcs11, i))->pin_source);
+  add_secret_file (paths, self->hsm_pin_source);
+  if (self->hsm.webadm_conf != NULL)
+    g_strv_builder_add (paths, self->hsm.webadm_conf);
+  add_secret_file (paths, self->jwt_secret_source);
   return g_strv_builder_end (paths);
 }
 
@@ -980,10 +1369,13 @@ kw_config_cap_connections (KwConfig *self, guint n_connections)
 void
 kw_config_set_module (KwConfig *self, const char *module)
 {
+  KwPkcs11Config *pkcs11 = NULL;
+
   g_return_if_fail (KW_IS_CONFIG (self));
 
-  g_free (self->pkcs11.module);
-  self->pkcs11.module = g_strdup (module);
+  pkcs11 = g_ptr_array_index (self->pkcs11, 0);
+  g_free (pkcs11->module);
+  pkcs11->module = g_strdup (module);
 }
 
 /**
@@ -1061,14 +1453,93 @@ kw_config_get_jwt (KwConfig *self)
  * kw_config_get_pkcs11:
  * @self: the configuration
  *
- * Returns: (transfer none): table `[pkcs11]`. Any thread.
+ * Returns: (transfer none): table `[pkcs11]`, or the first of them. Any thread.
  */
 const KwPkcs11Config *
 kw_config_get_pkcs11 (KwConfig *self)
 {
   g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
 
-  return &self->pkcs11;
+  return g_ptr_array_index (self->pkcs11, 0);
+}
+
+/**
+ * kw_config_get_n_pkcs11:
+ * @self: the configuration
+ *
+ * Returns: how many tables `[[pkcs11]]` there are; 1 also when there is none. Any thread.
+ */
+guint
+kw_config_get_n_pkcs11 (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), 0);
+
+  return self->pkcs11->len;
+}
+
+/**
+ * kw_config_get_pkcs11_table:
+ * @self: the configuration
+ * @index: which one, from 0
+ *
+ * Returns: (transfer none): one of the tables `[[pkcs11]]`. Any thread.
+ */
+const KwPkcs11Config *
+kw_config_get_pkcs11_table (KwConfig *self, guint index)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+  g_return_val_if_fail (index < self->pkcs11->len, NULL);
+
+  return g_ptr_array_index (self->pkcs11, index);
+}
+
+/**
+ * kw_config_get_hsm:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[hsm]`. Any thread.
+ */
+const KwHsmConfig *
+kw_config_get_hsm (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->hsm;
+}
+
+/**
+ * kw_config_get_smartcard:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[smartcard]`. Any thread.
+ */
+const KwSmartcardConfig *
+kw_config_get_smartcard (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->smartcard;
+}
+
+/**
+ * kw_config_wants_backend:
+ * @self: the configuration
+ * @name: name of a back end
+ *
+ * Tells whether `hsm_model` leads to a back end. The tables of other models are left alone. Any thread.
+ *
+ * Returns: %TRUE when it is to be used
+ */
+gboolean
+kw_config_wants_backend (KwConfig *self, const char *name)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self) && name != NULL, FALSE);
+
+  if (g_str_equal (name, KW_BACKEND_SMARTCARD))
+    return self->hsm.model == KW_HSM_MODEL_SMARTCARD;
+  if (g_str_equal (name, KW_BACKEND_PKCS11))
+    return self->hsm.model != KW_HSM_MODEL_SMARTCARD;
+  return TRUE;
 }
 
 /**

@@ -3,6 +3,7 @@
 
 #include <glib-object.h>
 
+#include "kw-key-selector.h"
 #include "kw-secret.h"
 
 G_BEGIN_DECLS
@@ -55,12 +56,14 @@ typedef struct
 } KwJwtConfig;
 
 /**
- * KwPkcs11Config: table `[pkcs11]`
+ * KwPkcs11Config: table `[pkcs11]`, or one of the tables `[[pkcs11]]`
  */
 typedef struct
 {
-  char *module;  /* NULL = none configured */
-  KwSecret *pin; /* NULL = none needed */
+  char *module;     /* NULL = none configured */
+  KwSecret *pin;    /* NULL = none needed; that of [hsm] where this table has none */
+  char *pin_source; /* "file:…" or "credential:…", read by kw_config_load_pin(); else NULL */
+  const char *pin_name; /* the setting the PIN stands in, for messages */
   gboolean has_slot;
   guint64 slot;
   char *token_label;
@@ -70,6 +73,54 @@ typedef struct
   gboolean extractable;
   guint timeout; /* seconds for one operation */
 } KwPkcs11Config;
+
+/**
+ * KwHsmModel:
+ * @KW_HSM_MODEL_PKCS11: the tokens of `[pkcs11]`
+ * @KW_HSM_MODEL_SOFTHSM: the same, with SoftHSM2's module unless another is named
+ * @KW_HSM_MODEL_SMARTCARD: all SmartCard-HSMs that are plugged in
+ *
+ * Where keys are kept; decides which back end is used.
+ */
+typedef enum
+{
+  KW_HSM_MODEL_PKCS11,
+  KW_HSM_MODEL_SOFTHSM,
+  KW_HSM_MODEL_SMARTCARD,
+} KwHsmModel;
+
+#define KW_N_HSM_MODELS (KW_HSM_MODEL_SMARTCARD + 1)
+
+const char *kw_hsm_model_to_string (KwHsmModel model);
+
+gboolean kw_hsm_model_from_string (const char *nick, KwHsmModel *out_model);
+
+/**
+ * KwHsmConfig: table `[hsm]`
+ */
+typedef struct
+{
+  gboolean
+      encrypt_hsm; /* whether data may be encrypted; what was encrypted can be decrypted either way */
+  KwHsmModel model;
+  GPtrArray *key_ids;   /* of KwKeySelector: the first encrypts, all decrypt; perhaps empty */
+  KwSecret *pin;        /* NULL = none */
+  gsize max_plaintext;  /* bytes of one message */
+  guint data_key_ttl;   /* seconds for which a data key is used again; 0 = one for each message */
+  guint min_copies;     /* a key encrypts only while so many ready devices have it */
+  guint check_interval; /* seconds; 0 = keys are checked when a device becomes ready only */
+  gboolean replicate;   /* new keys are cloned to all devices */
+  char *webadm_conf;    /* NULL = none */
+} KwHsmConfig;
+
+/**
+ * KwSmartcardConfig: table `[smartcard]`
+ */
+typedef struct
+{
+  guint timeout; /* seconds for one operation */
+  GStrv readers; /* globs; NULL = all readers */
+} KwSmartcardConfig;
 
 /**
  * KwLineConfig: table `[line]`
@@ -121,6 +172,16 @@ const KwServerConfig *kw_config_get_server (KwConfig *self);
 const KwJwtConfig *kw_config_get_jwt (KwConfig *self);
 
 const KwPkcs11Config *kw_config_get_pkcs11 (KwConfig *self);
+
+guint kw_config_get_n_pkcs11 (KwConfig *self);
+
+const KwPkcs11Config *kw_config_get_pkcs11_table (KwConfig *self, guint index);
+
+const KwHsmConfig *kw_config_get_hsm (KwConfig *self);
+
+const KwSmartcardConfig *kw_config_get_smartcard (KwConfig *self);
+
+gboolean kw_config_wants_backend (KwConfig *self, const char *name);
 
 const KwLineConfig *kw_config_get_line (KwConfig *self);
 

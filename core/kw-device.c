@@ -22,6 +22,7 @@ struct _KwDevice
   KwPinGuard *guard;     /* owned */
   KwKeyring *keyring;    /* owned */
   KwSecret *pin;         /* owned, nullable */
+  char *pin_name;        /* owned, nullable */
   KwExecutor *executor;  /* owned */
   GMainContext *context; /* owned: the one it was made in */
   gint64 timeout_usec;
@@ -90,7 +91,7 @@ login (KwDevice *self, GError **error)
 {
   KwPinState state = { 0 };
 
-  if (!kw_pin_guard_login (self->guard, self->token, self->pin, error)
+  if (!kw_pin_guard_login_named (self->guard, self->token, self->pin, self->pin_name, error)
       || !kw_token_get_pin_state (self->token, &state, error))
     return FALSE;
   self->n_tries_seen = state.tries_left;
@@ -296,6 +297,7 @@ kw_device_finalize (GObject *object)
   KwDevice *self = KW_DEVICE (object);
 
   g_clear_pointer (&self->pin, kw_secret_unref);
+  g_free (self->pin_name);
   g_free (self->state_text);
   g_ptr_array_unref (self->keys);
   g_main_context_unref (self->context);
@@ -397,6 +399,7 @@ kw_device_new (KwToken *token, const KwDeviceOptions *options)
   self->guard = g_object_ref (options->guard);
   self->keyring = g_object_ref (options->keyring);
   self->pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
+  self->pin_name = g_strdup (options->pin_name);
   self->timeout_usec = options->timeout_usec;
   self->number = options->number;
   thread_name = g_strdup_printf ("kw-%.8s", kw_device_get_name (self));

@@ -51,6 +51,7 @@ G_DECLARE_FINAL_TYPE (KwDevice, kw_device, KW, DEVICE, GObject)
  * @guard: stands between PIN and token
  * @keyring: knows which key belongs to which id
  * @pin: (nullable): the configured PIN
+ * @pin_name: (nullable): the setting it stands in, for messages; %NULL = "[pkcs11] pin"
  * @timeout_usec: how long one operation may take, in microseconds
  * @number: a number for this device object, never given twice
  */
@@ -59,6 +60,7 @@ typedef struct
   KwPinGuard *guard;
   KwKeyring *keyring;
   KwSecret *pin;
+  const char *pin_name;
   gint64 timeout_usec;
   guint64 number;
 } KwDeviceOptions;

@@ -27,6 +27,9 @@ struct _KwKey
   char *label;            /* owned */
   GBytes *public_key_der; /* owned; SubjectPublicKeyInfo; NULL for secret keys */
   char *fingerprint;      /* owned; lower-case hex; NULL when it is not known */
+  KwKeyUsage usage;
+  guint reference;
+  char *weakness; /* owned; NULL when the key is sound */
 };
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (BIGNUM, BN_free)
@@ -43,6 +46,15 @@ static const char *const kind_nicks[] = {
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (kind_nicks) == KW_N_KEY_KINDS);
+
+/* What a key may do whose token does not tell. */
+static const KwKeyUsage default_usages[] = {
+  [KW_KEY_KIND_RSA] = (KwKeyUsage) (KW_KEY_USAGE_DECRYPT | KW_KEY_USAGE_SIGN),
+  [KW_KEY_KIND_AES] = (KwKeyUsage) (KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT),
+  [KW_KEY_KIND_EC] = KW_KEY_USAGE_SIGN,
+};
+
+G_STATIC_ASSERT (G_N_ELEMENTS (default_usages) == KW_N_KEY_KINDS);
 
 static EVP_PKEY *
 parse_public_key (const KwKey *self, GError **error)
@@ -107,29 +119,88 @@ kw_key_kind_from_string (const char *nick, KwKeyKind *out_kind)
  * @label: (nullable): CKA_LABEL; made valid UTF-8 when it is not
  * @public_key_der: (nullable): SubjectPublicKeyInfo in DER, for RSA and EC keys
  *
- * Describes a key. The fingerprint of a key with a public half is the SHA-256 of its SubjectPublicKeyInfo. Any thread.
+ * Describes a key that may do what keys of its kind are for. Any thread.
  *
  * Returns: (transfer full): the description
  */
 KwKey *
 kw_key_new (KwKeyKind kind, guint bits, GBytes *id, const char *label, GBytes *public_key_der)
 {
+  g_return_val_if_fail ((guint) kind < G_N_ELEMENTS (default_usages), NULL);
+
+  return kw_key_new_full (&(KwKeyFields){
+      .kind = kind,
+      .bits = bits,
+      .id = id,
+      .label = label,
+      .public_key_der = public_key_der,
+      .usage = default_usages[kind],
+  });
+}
+
+/**
+ * kw_key_new_full:
+ * @fields: what is known of it; copied
+ *
+ * Describes a key. The fingerprint of a key with a public half is the SHA-256 of its SubjectPublicKeyInfo; one without has
+ * none yet, see kw_key_new_with_fingerprint(). Any thread.
+ *
+ * Returns: (transfer full): the description
+ */
+KwKey *
+kw_key_new_full (const KwKeyFields *fields)
+{
   KwKey *self = NULL;
 
-  g_return_val_if_fail (id != NULL, NULL);
+  g_return_val_if_fail (fields != NULL && fields->id != NULL, NULL);
+  g_return_val_if_fail ((guint) fields->kind < KW_N_KEY_KINDS, NULL);
 
   self = g_new0 (KwKey, 1);
   g_atomic_ref_count_init (&self->references);
-  self->kind = kind;
-  self->bits = bits;
-  self->id = g_bytes_ref (id);
-  self->uuid = kw_uuid_from_bytes (id);
-  self->label = g_utf8_make_valid (label != NULL ? label : "", -1);
-  if (public_key_der != NULL)
+  self->kind = fields->kind;
+  self->bits = fields->bits;
+  self->id = g_bytes_ref (fields->id);
+  self->uuid = kw_uuid_from_bytes (fields->id);
+  self->label = g_utf8_make_valid (fields->label != NULL ? fields->label : "", -1);
+  if (fields->public_key_der != NULL)
     {
-      self->public_key_der = g_bytes_ref (public_key_der);
-      self->fingerprint = g_compute_checksum_for_bytes (G_CHECKSUM_SHA256, public_key_der);
+      self->public_key_der = g_bytes_ref (fields->public_key_der);
+      self->fingerprint = g_compute_checksum_for_bytes (G_CHECKSUM_SHA256, fields->public_key_der);
     }
+  self->usage = fields->usage;
+  self->reference = fields->reference;
+  self->weakness = g_strdup (fields->weakness);
+  return self;
+}
+
+/**
+ * kw_key_new_with_fingerprint:
+ * @key: a key
+ * @fingerprint: (nullable): its fingerprint in lower-case hex
+ *
+ * Describes a key again, with a fingerprint that was found out by using it. Any thread.
+ *
+ * Returns: (transfer full): a copy of @key
+ */
+KwKey *
+kw_key_new_with_fingerprint (const KwKey *key, const char *fingerprint)
+{
+  KwKey *self = NULL;
+
+  g_return_val_if_fail (key != NULL, NULL);
+
+  self = kw_key_new_full (&(KwKeyFields){
+      .kind = key->kind,
+      .bits = key->bits,
+      .id = key->id,
+      .label = key->label,
+      .public_key_der = key->public_key_der,
+      .usage = key->usage,
+      .reference = key->reference,
+      .weakness = key->weakness,
+  });
+  g_free (self->fingerprint);
+  self->fingerprint = g_strdup (fingerprint);
   return self;
 }
 
@@ -166,6 +237,7 @@ kw_key_unref (KwKey *self)
   g_free (self->label);
   g_clear_pointer (&self->public_key_der, g_bytes_unref);
   g_free (self->fingerprint);
+  g_free (self->weakness);
   g_free (self);
 }
 
@@ -266,6 +338,82 @@ kw_key_get_fingerprint (const KwKey *self)
   g_return_val_if_fail (self != NULL, NULL);
 
   return self->fingerprint;
+}
+
+/**
+ * kw_key_get_usage:
+ * @self: a key
+ *
+ * Returns: what the token lets be done with it, flags of #KwKeyUsage. Any thread.
+ */
+KwKeyUsage
+kw_key_get_usage (const KwKey *self)
+{
+  g_return_val_if_fail (self != NULL, KW_KEY_USAGE_NONE);
+
+  return self->usage;
+}
+
+/**
+ * kw_key_get_reference:
+ * @self: a key
+ *
+ * Returns: the number it has on its card, 0 where the token has none. Any thread.
+ */
+guint
+kw_key_get_reference (const KwKey *self)
+{
+  g_return_val_if_fail (self != NULL, 0);
+
+  return self->reference;
+}
+
+/**
+ * kw_key_is_weak:
+ * @self: a key
+ *
+ * Returns: %TRUE when something is known to be wrong with it. Any thread.
+ */
+gboolean
+kw_key_is_weak (const KwKey *self)
+{
+  g_return_val_if_fail (self != NULL, TRUE);
+
+  return self->weakness != NULL;
+}
+
+/**
+ * kw_key_get_weakness:
+ * @self: a key
+ *
+ * Returns: (transfer none) (nullable): a sentence on what is wrong with it, %NULL when nothing is. Any thread.
+ */
+const char *
+kw_key_get_weakness (const KwKey *self)
+{
+  g_return_val_if_fail (self != NULL, NULL);
+
+  return self->weakness;
+}
+
+/**
+ * kw_key_compare_places:
+ * @a: a key
+ * @b: another key of the same token
+ *
+ * Orders the keys of a token: by the number on the card, and by the bytes of CKA_ID where that does not tell. A key's place
+ * in that order is what `hsm_keyid = 0` means. Any thread.
+ *
+ * Returns: less than, equal to or greater than 0, as for qsort()
+ */
+int
+kw_key_compare_places (const KwKey *a, const KwKey *b)
+{
+  g_return_val_if_fail (a != NULL && b != NULL, 0);
+
+  if (a->reference != b->reference)
+    return a->reference < b->reference ? -1 : 1;
+  return g_bytes_compare (a->id, b->id);
 }
 
 /**

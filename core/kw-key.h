@@ -27,15 +27,65 @@ const char *kw_key_kind_to_string (KwKeyKind kind);
 gboolean kw_key_kind_from_string (const char *nick, KwKeyKind *out_kind);
 
 /**
+ * KwKeyUsage:
+ * @KW_KEY_USAGE_NONE: nothing
+ * @KW_KEY_USAGE_ENCRYPT: encrypt; for an AES key by CBC
+ * @KW_KEY_USAGE_DECRYPT: decrypt; for an AES key by CBC
+ * @KW_KEY_USAGE_SIGN: sign
+ * @KW_KEY_USAGE_WRAP: be wrapped, so that it can be cloned to another token
+ * @KW_KEY_USAGE_UNWRAP: unwrap other keys
+ *
+ * What a token lets be done with a key.
+ */
+typedef enum
+{
+  KW_KEY_USAGE_NONE = 0,
+  KW_KEY_USAGE_ENCRYPT = 1 << 0,
+  KW_KEY_USAGE_DECRYPT = 1 << 1,
+  KW_KEY_USAGE_SIGN = 1 << 2,
+  KW_KEY_USAGE_WRAP = 1 << 3,
+  KW_KEY_USAGE_UNWRAP = 1 << 4,
+} KwKeyUsage;
+
+/**
  * KwKey:
  *
- * Description of a key on a token: kind, size, CKA_ID, label and, for an RSA key, its public half. Immutable and
- * reference-counted; any thread.
+ * Description of a key on a token: kind, size, CKA_ID, label, what it may do and, for an RSA key, its public half.
+ * Immutable and reference-counted; any thread.
  */
 typedef struct _KwKey KwKey;
 
+/**
+ * KwKeyFields:
+ * @kind: its kind
+ * @bits: its size in bits
+ * @id: CKA_ID
+ * @label: (nullable): CKA_LABEL; made valid UTF-8 when it is not
+ * @public_key_der: (nullable): SubjectPublicKeyInfo in DER, for RSA and EC keys
+ * @usage: what the token lets be done with it
+ * @reference: the number it has on a card, by which keys are ordered; 0 where the token has none
+ * @weakness: (nullable): why it should not be used, as a sentence for the administrator
+ *
+ * What a back end tells of a key. Fields that are not named in an initialiser are empty.
+ */
+typedef struct
+{
+  KwKeyKind kind;
+  guint bits;
+  GBytes *id;
+  const char *label;
+  GBytes *public_key_der;
+  KwKeyUsage usage;
+  guint reference;
+  const char *weakness;
+} KwKeyFields;
+
 KwKey *
 kw_key_new (KwKeyKind kind, guint bits, GBytes *id, const char *label, GBytes *public_key_der);
+
+KwKey *kw_key_new_full (const KwKeyFields *fields);
+
+KwKey *kw_key_new_with_fingerprint (const KwKey *key, const char *fingerprint);
 
 KwKey *kw_key_ref (KwKey *self);
 
@@ -54,6 +104,16 @@ const char *kw_key_get_label (const KwKey *self);
 GBytes *kw_key_get_public_key_der (const KwKey *self);
 
 const char *kw_key_get_fingerprint (const KwKey *self);
+
+KwKeyUsage kw_key_get_usage (const KwKey *self);
+
+guint kw_key_get_reference (const KwKey *self);
+
+gboolean kw_key_is_weak (const KwKey *self);
+
+const char *kw_key_get_weakness (const KwKey *self);
+
+int kw_key_compare_places (const KwKey *a, const KwKey *b);
 
 char *kw_key_dup_public_key_pem (const KwKey *self, GError **error);
 

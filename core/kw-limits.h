@@ -11,6 +11,21 @@
 #define KW_MAX_PIN_BYTES 255
 #define KW_MAX_STATE_FILE_BYTES (4 * 1024 * 1024)
 
+#define KW_MAX_PKCS11_TABLES 32
+#define KW_MAX_CONFIGURED_KEYS 16 /* in hsm_keyid */
+#define KW_MAX_COPIES 32
+#define KW_MAX_PLAINTEXT_BYTES (64 * 1024 * 1024) /* what max_plaintext may be set to */
+#define KW_MAX_ASSOCIATED_BYTES 65536             /* associated data of one message */
+#define KW_MAX_BYTES_UNDER_WAY                                                                     \
+  (256 * 1024 * 1024) /* of all messages that are processed at a time */
+#define KW_MAX_DATA_KEY_TTL_SECONDS 60
+#define KW_MAX_DATA_KEY_BYTES (G_GUINT64_CONSTANT (1) << 32)    /* encrypted with one data key */
+#define KW_MAX_DATA_KEY_MESSAGES (G_GUINT64_CONSTANT (1) << 24) /* likewise; nonces are random */
+#define KW_MAX_CACHED_DATA_KEYS 64                              /* that were unwrapped */
+
+#define KW_MAX_USE_KEYS 1024 /* keys whose uses are counted */
+#define KW_MAX_USE_DAYS 92   /* days that are kept apart for each of them */
+
 #define KW_MAX_KEY_ID_BYTES 64
 #define KW_MAX_KEY_LABEL_BYTES 128
 #define KW_MAX_KEYS_PER_TOKEN 65536
@@ -18,12 +33,14 @@
 #define KW_MAX_RSA_BITS 4096
 #define KW_MAX_RSA_BYTES (KW_MAX_RSA_BITS / 8)
 #define KW_MAX_RANDOM_BYTES 65536
+#define KW_MAX_WRAPPED_KEY_BYTES 8192
 #define KW_MAX_SESSIONS 64
 #define KW_MAX_SLOTS 256
 
 #define KW_MAX_QUEUED_JOBS 1024    /* of one device */
 #define KW_MAX_PARKED_JOBS 1024    /* waiting for a device to come back */
 #define KW_MAX_ATTEMPTS_PER_JOB 3  /* devices (or lives of one) a job is tried on */
+#define KW_MAX_KNOWN_DEVICES 256   /* whose figures are kept when they are unplugged */
 #define KW_MAX_BUDGET_CALLERS 4096 /* callers whose failed decrypts are counted at a time */
 
 #define KW_GENERATE_TIMEOUT_FACTOR                                                                 \

@@ -17,6 +17,10 @@
 #define KW_BACKEND_EXTENSION_POINT "keyward-backend"
 #define KW_DOOR_EXTENSION_POINT "keyward-door"
 
+#define KW_BACKEND_PKCS11 "pkcs11"
+#define KW_BACKEND_SMARTCARD "smartcard"
+#define KW_SOFTHSM_MODULE "/usr/lib/softhsm/libsofthsm2.so"
+
 /* Names given to the sockets that systemd passes (FileDescriptorName=). */
 #define KW_SOCKET_NAME_HTTP "http"
 #define KW_SOCKET_NAME_LINE "line"
@@ -24,6 +28,7 @@
 /* Files in the state directory. */
 #define KW_STATE_FILE_PINS "pins.state"
 #define KW_STATE_FILE_KEYS "keys.state"
+#define KW_STATE_FILE_USES "uses.state"
 #define KW_STATE_FILE_AUDIT "audit.log"
 
 #define KW_AUDIT_IDENTIFIER "keyward-audit"

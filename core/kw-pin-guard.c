@@ -30,7 +30,8 @@ struct _KwPinGuard
   GObject parent_instance;
 
   char *state_directory; /* owned */
-  GMutex lock;           /* one login at a time in this process */
+  GMutex lock;           /* held for a moment only, never over a call into a token */
+  GHashTable *turns; /* owned; guarded by lock: group of a token → GMutex, held over its login */
   GHashTable *
       unrecorded; /* owned; guarded by lock: hashes of refused PINs that could not be written down */
 };
@@ -44,6 +45,7 @@ G_DEFINE_FINAL_TYPE (KwPinGuard, kw_pin_guard, G_TYPE_OBJECT)
 #define KEY_ACCEPTED "accepted"
 #define KEY_PENDING "pending"
 #define KEY_RETRY "retry"
+#define DEFAULT_PIN_NAME "[pkcs11] pin"
 #define HASH_KEY_BYTES 32
 #define HASH_BYTES 32
 
@@ -52,8 +54,8 @@ typedef struct
   KwToken *token;          /* borrowed */
   const KwPinState *state; /* borrowed */
   KwSecret *pin;           /* borrowed */
-  GHashTable
-      *unrecorded; /* borrowed, nullable: hashes of refused PINs that could not be written down */
+  const char *pin_name;    /* borrowed; the setting the PIN stands in */
+  KwPinGuard *guard;       /* borrowed, nullable: who remembers what could not be written down */
   KwPinOutcome outcome;
 } LoginStep;
 
@@ -123,6 +125,20 @@ entry_equals (GKeyFile *contents, const char *group, const char *key, const char
          && CRYPTO_memcmp (value, hash, strlen (hash)) == 0;
 }
 
+/* A refusal that could not be written down. */
+static gboolean
+is_unrecorded (KwPinGuard *self, const char *hash)
+{
+  gboolean found = FALSE;
+
+  if (self == NULL || hash == NULL)
+    return FALSE;
+  g_mutex_lock (&self->lock);
+  found = g_hash_table_contains (self->unrecorded, hash);
+  g_mutex_unlock (&self->lock);
+  return found;
+}
+
 static gboolean
 check_tries (const KwTokenInfo *info,
              const KwPinState *state,
@@ -180,21 +196,20 @@ check_rules (GKeyFile *contents,
 
   if (step->pin == NULL)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_PIN_REQUIRED,
-                   "Token %s (%s) wants a PIN; set [pkcs11] pin", info->label, info->serial);
+      g_set_error (error, KW_ERROR, KW_ERROR_PIN_REQUIRED, "Token %s (%s) wants a PIN; set %s",
+                   info->label, info->serial, step->pin_name);
       return FALSE;
     }
   hash = hash_pin (contents, info, step->pin);
   accepted_before = entry_equals (contents, group, KEY_ACCEPTED, hash);
   if (entry_equals (contents, group, KEY_REFUSED, hash)
-      || (hash != NULL && !retry && step->unrecorded != NULL
-          && g_hash_table_contains (step->unrecorded, hash)))
+      || (!retry && is_unrecorded (step->guard, hash)))
     {
       g_set_error (
           error, KW_ERROR, KW_ERROR_PIN_LATCHED,
-          "Token %s (%s) refused this PIN before, so it is not presented again; correct [pkcs11] pin, or run: "
+          "Token %s (%s) refused this PIN before, so it is not presented again; correct %s, or run: "
           "keyward device retry %s",
-          info->label, info->serial, info->serial);
+          info->label, info->serial, step->pin_name, info->serial);
       return FALSE;
     }
   if (entry_equals (contents, group, KEY_PENDING, hash)
@@ -314,8 +329,11 @@ remember_refusal (KwPinGuard *self, const LoginStep *step)
   char *hash
       = contents != NULL ? hash_pin (contents, kw_token_get_info (step->token), step->pin) : NULL;
 
-  if (hash != NULL)
-    g_hash_table_add (self->unrecorded, hash);
+  if (hash == NULL)
+    return;
+  g_mutex_lock (&self->lock);
+  g_hash_table_add (self->unrecorded, hash);
+  g_mutex_unlock (&self->lock);
 }
 
 /*
@@ -352,20 +370,23 @@ present_pin (KwPinGuard *self, LoginStep *step, GError **error)
     {
       if (!written)
         remember_refusal (self, step);
-      g_prefix_error (
-          &login_error,
-          "Token %s (%s) refused the PIN; it is not presented again until [pkcs11] pin changes: ",
-          info->label, info->serial);
+      g_prefix_error (&login_error,
+                      "Token %s (%s) refused the PIN; it is not presented again until %s changes: ",
+                      info->label, info->serial, step->pin_name);
     }
   g_propagate_error (error, g_steal_pointer (&login_error));
   return FALSE;
 }
 
 static gboolean
-login_locked (KwPinGuard *self, KwToken *token, KwSecret *pin, GError **error)
+login_in_turn (KwPinGuard *self,
+               KwToken *token,
+               KwSecret *pin,
+               const char *pin_name,
+               GError **error)
 {
   KwPinState state = { 0 };
-  LoginStep step = { token, &state, pin, self->unrecorded, KW_PIN_OUTCOME_UNTRIED };
+  LoginStep step = { token, &state, pin, pin_name, self, KW_PIN_OUTCOME_UNTRIED };
 
   if (!kw_token_get_pin_state (token, &state, error))
     return FALSE;
@@ -379,11 +400,38 @@ login_locked (KwPinGuard *self, KwToken *token, KwSecret *pin, GError **error)
 }
 
 static void
+turn_free (gpointer data)
+{
+  g_mutex_clear (data);
+  g_free (data);
+}
+
+/* One login at a time for each token; one that hangs holds up no other token. Turns are kept as long as the guard. */
+static GMutex *
+get_turn (KwPinGuard *self, KwToken *token)
+{
+  g_autofree char *group = token_group (kw_token_get_info (token));
+  GMutex *turn = NULL;
+
+  g_mutex_lock (&self->lock);
+  turn = g_hash_table_lookup (self->turns, group);
+  if (turn == NULL)
+    {
+      turn = g_new0 (GMutex, 1);
+      g_mutex_init (turn);
+      g_hash_table_insert (self->turns, g_steal_pointer (&group), turn);
+    }
+  g_mutex_unlock (&self->lock);
+  return turn;
+}
+
+static void
 kw_pin_guard_finalize (GObject *object)
 {
   KwPinGuard *self = KW_PIN_GUARD (object);
 
   g_free (self->state_directory);
+  g_hash_table_unref (self->turns);
   g_hash_table_unref (self->unrecorded);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (kw_pin_guard_parent_class)->finalize (object);
@@ -399,6 +447,7 @@ static void
 kw_pin_guard_init (KwPinGuard *self)
 {
   g_mutex_init (&self->lock);
+  self->turns = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, turn_free);
   self->unrecorded = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
 }
 
@@ -424,7 +473,7 @@ kw_pin_guard_new (const char *state_directory)
  * @pin: (nullable): the configured PIN
  * @error: where to store the error
  *
- * Logs in if the token wants it and the rules allow it; presents the PIN at most once. Any thread; blocks.
+ * kw_pin_guard_login_named() for the PIN of `[pkcs11]`.
  *
  * Returns: %TRUE when the token may be used; otherwise %KW_ERROR_PIN_REFUSED (a try was spent), %KW_ERROR_PIN_LATCHED,
  *   %KW_ERROR_PIN_PROTECTED, %KW_ERROR_PIN_LOCKED, %KW_ERROR_PIN_REQUIRED (none was), or device trouble
@@ -432,12 +481,36 @@ kw_pin_guard_new (const char *state_directory)
 gboolean
 kw_pin_guard_login (KwPinGuard *self, KwToken *token, KwSecret *pin, GError **error)
 {
+  return kw_pin_guard_login_named (self, token, pin, NULL, error);
+}
+
+/**
+ * kw_pin_guard_login_named:
+ * @self: the guard
+ * @token: the token
+ * @pin: (nullable): the configured PIN
+ * @pin_name: (nullable): the setting it stands in, for messages; %NULL = "[pkcs11] pin"
+ * @error: where to store the error
+ *
+ * Logs in if the token wants it and the rules allow it; presents the PIN at most once. Logins of different tokens do not
+ * wait for each other. Any thread; blocks.
+ *
+ * Returns: %TRUE when the token may be used; otherwise %KW_ERROR_PIN_REFUSED (a try was spent), %KW_ERROR_PIN_LATCHED,
+ *   %KW_ERROR_PIN_PROTECTED, %KW_ERROR_PIN_LOCKED, %KW_ERROR_PIN_REQUIRED (none was), or device trouble
+ */
+gboolean
+kw_pin_guard_login_named (KwPinGuard *self,
+                          KwToken *token,
+                          KwSecret *pin,
+                          const char *pin_name,
+                          GError **error)
+{
   g_autoptr (GMutexLocker) locker = NULL;
 
   g_return_val_if_fail (KW_IS_PIN_GUARD (self), FALSE);
 
-  locker = g_mutex_locker_new (&self->lock);
-  return login_locked (self, token, pin, error);
+  locker = g_mutex_locker_new (get_turn (self, token));
+  return login_in_turn (self, token, pin, pin_name != NULL ? pin_name : DEFAULT_PIN_NAME, error);
 }
 
 /**
@@ -460,7 +533,7 @@ kw_pin_guard_check (KwPinGuard *self,
                     GError **error)
 {
   g_autoptr (GKeyFile) contents = NULL;
-  LoginStep step = { token, state, pin, NULL, KW_PIN_OUTCOME_UNTRIED };
+  LoginStep step = { token, state, pin, DEFAULT_PIN_NAME, NULL, KW_PIN_OUTCOME_UNTRIED };
   gboolean accepted_before = FALSE;
 
   g_return_val_if_fail (KW_IS_PIN_GUARD (self), FALSE);

@@ -25,6 +25,12 @@ KwPinGuard *kw_pin_guard_new (const char *state_directory);
 
 gboolean kw_pin_guard_login (KwPinGuard *self, KwToken *token, KwSecret *pin, GError **error);
 
+gboolean kw_pin_guard_login_named (KwPinGuard *self,
+                                   KwToken *token,
+                                   KwSecret *pin,
+                                   const char *pin_name,
+                                   GError **error);
+
 gboolean kw_pin_guard_check (KwPinGuard *self,
                              KwToken *token,
                              const KwPinState *state,

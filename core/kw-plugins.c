@@ -87,12 +87,27 @@ GPtrArray *
 kw_plugins_new_backends (KwConfig *config, GError **error)
 {
   g_autoptr (GPtrArray) backends = kw_plugins_new_objects (KW_BACKEND_EXTENSION_POINT);
+  const char *model = kw_hsm_model_to_string (kw_config_get_hsm (config)->model);
 
   if (backends->len == 0)
     {
       g_set_error (error, KW_ERROR, KW_ERROR_FAILED,
                    "No back end is installed in %s; install one (libkeyward-pkcs11.so), or set %s",
                    KW_PLUGIN_DIR, KW_ENV_PLUGIN_PATH);
+      return NULL;
+    }
+  for (guint i = backends->len; i > 0; i--)
+    {
+      const char *name = kw_backend_get_name (g_ptr_array_index (backends, i - 1));
+
+      if (!kw_config_wants_backend (config, name))
+        g_ptr_array_remove_index (backends, i - 1);
+    }
+  if (backends->len == 0)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                   "[hsm] hsm_model is \"%s\", but the back end for it is not installed in %s",
+                   model, KW_PLUGIN_DIR);
       return NULL;
     }
   for (guint i = 0; i < backends->len; i++)

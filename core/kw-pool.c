@@ -748,9 +748,18 @@ static void
 on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
 {
   g_autoptr (KwDevice) device = NULL;
+  KwDeviceOptions options = { 0 };
+  KwTokenAccess access = { 0 };
 
   self->options.number++;
-  device = kw_device_new (token, &self->options);
+  options = self->options;
+  if (kw_backend_get_access (backend, token, &access))
+    {
+      options.pin = access.pin;
+      options.pin_name = access.pin_name;
+      options.timeout_usec = access.timeout_usec;
+    }
+  device = kw_device_new (token, &options);
   g_signal_connect (device, "changed", G_CALLBACK (on_device_changed), self);
   g_signal_connect (device, "trouble", G_CALLBACK (on_device_trouble), self);
   g_ptr_array_add (self->devices, g_object_ref (device));
@@ -861,6 +870,7 @@ kw_pool_new (const KwDeviceOptions *options)
   self->options.guard = g_object_ref (options->guard);
   self->options.keyring = g_object_ref (options->keyring);
   self->options.pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
+  self->options.pin_name = options->pin_name;
   self->options.timeout_usec = options->timeout_usec;
   return self;
 }

@@ -23,6 +23,8 @@
  * Small secrets, one of which is made for every decrypted message, come from one locked region cut into equal slots, so
  * that a request costs no system call. Larger ones, and those that find the region full, get pages of their own.
  *
+ * Messages of megabytes would soon use up what a process may lock: kw_secret_new_unlocked() does all the rest for them.
+ *
  * Any thread may create, reference and release a secret; its bytes belong to whoever holds it.
  */
 struct _KwSecret
@@ -46,12 +48,13 @@ typedef struct
 } KwSecretArena;
 
 static guint8 *
-map_locked_pages (gsize size, GError **error)
+map_pages (gsize size, gboolean locked, GError **error)
 {
   guint8 *memory = NULL;
   int saved_errno = 0;
 
-  memory = mmap (NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  memory = mmap (NULL, size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | (locked ? 0 : MAP_POPULATE), -1, 0);
   if (memory == MAP_FAILED)
     {
       saved_errno = errno;
@@ -59,7 +62,7 @@ map_locked_pages (gsize size, GError **error)
                    g_strerror (saved_errno));
       return NULL;
     }
-  if (mlock (memory, size) != 0)
+  if (locked && mlock (memory, size) != 0)
     {
       saved_errno = errno;
       munmap (memory, size);
@@ -68,7 +71,7 @@ map_locked_pages (gsize size, GError **error)
                    g_strerror (saved_errno));
       return NULL;
     }
-  /* Both fail only on kernels older than 4.14; the secret is still locked and wiped there. */
+  /* Both fail only on kernels older than 4.14; the secret is still wiped there. */
   (void) madvise (memory, size, MADV_DONTDUMP);
   (void) madvise (memory, size, MADV_WIPEONFORK);
   return memory;
@@ -84,7 +87,7 @@ arena_get (void)
       KwSecretArena *made = g_new0 (KwSecretArena, 1);
 
       g_mutex_init (&made->lock);
-      made->memory = map_locked_pages (ARENA_SLOT_SIZE * ARENA_N_SLOTS, NULL);
+      made->memory = map_pages (ARENA_SLOT_SIZE * ARENA_N_SLOTS, TRUE, NULL);
       if (made->memory != NULL)
         {
           for (guint i = ARENA_N_SLOTS; i > 0; i--)
@@ -154,11 +157,35 @@ kw_secret_new (gsize size, GError **error)
   if (self->data == NULL)
     {
       self->allocated = round_up_to_pages (MAX (size, 1));
-      self->data = map_locked_pages (self->allocated, error);
+      self->data = map_pages (self->allocated, TRUE, error);
       if (self->data == NULL)
         return NULL;
     }
   return g_steal_pointer (&self);
+}
+
+/**
+ * kw_secret_new_unlocked:
+ * @size: number of bytes; 0 is allowed
+ * @error: where to store the error
+ *
+ * Reserves memory for a message that is too large to be locked: it is left out of core dumps and of forked children and is
+ * wiped in the end, but it may be swapped out. Any thread.
+ *
+ * Returns: (transfer full): the secret; %NULL with %KW_ERROR_FAILED when there is no memory
+ */
+KwSecret *
+kw_secret_new_unlocked (gsize size, GError **error)
+{
+  g_autofree KwSecret *self = g_new0 (KwSecret, 1);
+
+  g_return_val_if_fail (size < G_MAXSIZE / 2, NULL);
+
+  g_atomic_ref_count_init (&self->references);
+  self->size = size;
+  self->allocated = round_up_to_pages (MAX (size, 1));
+  self->data = map_pages (self->allocated, FALSE, error);
+  return self->data != NULL ? g_steal_pointer (&self) : NULL;
 }
 
 /**

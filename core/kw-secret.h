@@ -9,6 +9,8 @@ typedef struct _KwSecret KwSecret;
 
 KwSecret *kw_secret_new (gsize size, GError **error);
 
+KwSecret *kw_secret_new_unlocked (gsize size, GError **error);
+
 KwSecret *kw_secret_new_copy (gconstpointer data, gsize size, GError **error);
 
 KwSecret *kw_secret_new_take_string (char *string, GError **error);

@@ -351,6 +351,7 @@ kw_service_new (KwConfig *config, GError **error)
   options.guard = guard;
   options.keyring = self->keyring;
   options.pin = kw_config_get_pkcs11 (config)->pin;
+  options.pin_name = kw_config_get_pkcs11 (config)->pin_name;
   options.timeout_usec = (gint64) kw_config_get_pkcs11 (config)->timeout * G_USEC_PER_SEC;
   self->pool = kw_pool_new (&options);
   backends = kw_plugins_new_backends (config, error);

@@ -33,6 +33,20 @@ kw_token_default_init (KwTokenInterface *iface G_GNUC_UNUSED)
 }
 
 /**
+ * kw_token_info_new:
+ *
+ * Returns: (transfer full): an empty description, with what is not known marked so. Any thread.
+ */
+KwTokenInfo *
+kw_token_info_new (void)
+{
+  KwTokenInfo *info = g_new0 (KwTokenInfo, 1);
+
+  info->so_pin_tries_left = -1;
+  return info;
+}
+
+/**
  * kw_token_info_copy:
  * @info: description of a token
  *
@@ -53,6 +67,11 @@ kw_token_info_copy (const KwTokenInfo *info)
   copy->firmware = g_strdup (info->firmware);
   copy->reader = g_strdup (info->reader);
   copy->slot = info->slot;
+  copy->dkek_check_value = g_strdup (info->dkek_check_value);
+  copy->dkek_shares = info->dkek_shares;
+  copy->dkek_shares_missing = info->dkek_shares_missing;
+  copy->so_pin_tries_left = info->so_pin_tries_left;
+  copy->options = g_strdup (info->options);
   return copy;
 }
 
@@ -73,6 +92,8 @@ kw_token_info_free (KwTokenInfo *info)
   g_free (info->manufacturer);
   g_free (info->firmware);
   g_free (info->reader);
+  g_free (info->dkek_check_value);
+  g_free (info->options);
   g_free (info);
 }
 
@@ -404,9 +425,11 @@ kw_token_delete_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error)
  * @id: CKA_ID
  * @error: where to store the error
  *
- * Wraps a key for another token of the same family. Blocks; worker threads only.
+ * Wraps a key for another token of the same family, together with its kind, CKA_ID, label and description. Blocks; worker
+ * threads only.
  *
- * Returns: (transfer full): the wrapped key
+ * Returns: (transfer full): the wrapped key; %NULL with %KW_ERROR_KEY_NOT_FOUND, or with %KW_ERROR_NOT_SUPPORTED when the
+ *   token or the key does not allow it
  */
 GBytes *
 kw_token_export_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error)
@@ -421,18 +444,28 @@ kw_token_export_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error)
 /**
  * kw_token_import_key:
  * @self: a token
- * @wrapped_key: what kw_token_export_key() gave
+ * @wrapped_key: what kw_token_export_key() gave, at most KW_MAX_WRAPPED_KEY_BYTES
  * @error: where to store the error
  *
- * Takes a key that another token of the same family wrapped. Blocks; worker threads only.
+ * Takes a key that another token of the same family wrapped, and stores it under the CKA_ID and label that were wrapped with
+ * it. Never goes over what is there. Blocks; worker threads only.
  *
- * Returns: (transfer full): the key
+ * Returns: (transfer full): the key; %NULL with %KW_ERROR_KEY_EXISTS when its CKA_ID is taken, %KW_ERROR_INVALID_ARGUMENT
+ *   when this is no wrapped key, %KW_ERROR_NOT_SUPPORTED when it was wrapped with another transport key, or
+ *   %KW_ERROR_TOKEN_FULL
  */
 KwKey *
 kw_token_import_key (KwToken *self, GBytes *wrapped_key, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
+  if (g_bytes_get_size (wrapped_key) == 0
+      || g_bytes_get_size (wrapped_key) > KW_MAX_WRAPPED_KEY_BYTES)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "A wrapped key has 1 to %d bytes",
+                   KW_MAX_WRAPPED_KEY_BYTES);
+      return NULL;
+    }
   if (KW_TOKEN_GET_IFACE (self)->import_key == NULL)
     return not_supported (self, "import keys", error);
   return KW_TOKEN_GET_IFACE (self)->import_key (self, wrapped_key, error);

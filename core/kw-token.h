@@ -55,8 +55,15 @@ typedef struct
  * @firmware: firmware version as "major.minor"
  * @reader: where it is plugged (slot description); for display only
  * @slot: slot id; for display only
+ * @dkek_check_value: (nullable): check value, in hex, of the key that keys are wrapped with for other tokens; %NULL while
+ *   the token has none
+ * @dkek_shares: how many shares that key is made of; 0 when the token has no such key
+ * @dkek_shares_missing: how many of them the token still waits for
+ * @so_pin_tries_left: tries left of the SO-PIN, −1 when the token does not tell
+ * @options: (nullable): how the token was set up, as text for display
  *
- * What a token says of itself; all text is valid UTF-8 and does not change while the token object lives.
+ * What a token says of itself, as it was when the token was found; all text is valid UTF-8 and does not change while the
+ * token object lives.
  */
 typedef struct
 {
@@ -67,7 +74,14 @@ typedef struct
   char *firmware;
   char *reader;
   guint64 slot;
+  char *dkek_check_value;
+  guint dkek_shares;
+  guint dkek_shares_missing;
+  gint so_pin_tries_left;
+  char *options;
 } KwTokenInfo;
+
+KwTokenInfo *kw_token_info_new (void);
 
 KwTokenInfo *kw_token_info_copy (const KwTokenInfo *info);
 
@@ -88,13 +102,20 @@ G_DECLARE_INTERFACE (KwToken, kw_token, KW, TOKEN, GObject)
  * @find_key: one key by CKA_ID, looked for anew; %KW_ERROR_KEY_NOT_FOUND when it is not there
  * @rsa_decrypt: decrypts one block. %KW_ERROR_DECRYPT_FAILED, always with the same message, when ciphertext or padding are bad
  * @sign: signs a SHA-256 digest, RSA PKCS#1 v1.5
- * @aes_cbc: AES-CBC over whole blocks, no padding
+ * @aes_cbc: AES-CBC over whole blocks, no padding; whatever the token splits it into, no other caller's blocks get between
  * @random: random bytes made by the token
- * @generate_rsa: makes an RSA pair on the token
- * @generate_aes: makes an AES key on the token
- * @delete_key: removes a key, its public half too
- * @export_key: wraps a key for another token of the same family
- * @import_key: the reverse of @export_key
+ * @generate_rsa: makes an RSA pair on the token. Never over an object that has the id: %KW_ERROR_KEY_EXISTS, with nothing
+ *   changed
+ * @generate_aes: makes an AES key on the token that can encrypt and decrypt by CBC and, where the token knows cloning, be
+ *   wrapped. Never over an object that has the id: %KW_ERROR_KEY_EXISTS, with nothing changed
+ * @delete_key: removes a key, its public half and its description too
+ * @export_key: wraps a key for another token of the same family, with its kind, CKA_ID, label and description in what comes
+ *   out, so that the copy is found under the same names. What is inside is the family's own business
+ * @import_key: the reverse of @export_key: stores the key under the CKA_ID and label that are wrapped with it, never under
+ *   others, and never over a key or another object that has that id: %KW_ERROR_KEY_EXISTS, with nothing changed. The number
+ *   on the card may be another one. %KW_ERROR_INVALID_ARGUMENT for what no token of the family wrapped or was damaged on the
+ *   way, %KW_ERROR_NOT_SUPPORTED when this token has no transport key or another one than it was wrapped with. The caller
+ *   compares fingerprints before the copy is used
  * @close: gives sessions back; afterwards every slot answers %KW_ERROR_TOKEN_GONE. Does not wait for calls in flight
  *
  * The seam between core and a back end: one plugged token. All slots but @get_info and @get_concurrency block, are called

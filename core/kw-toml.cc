@@ -68,10 +68,24 @@ read_list (const toml::array &array, KwTomlEntry *entry)
   return true;
 }
 
+bool walk (const toml::table &table,
+           const std::string &path,
+           guint index,
+           bool in_array,
+           guint max_entries,
+           GPtrArray *entries);
+
+/* Each table of an array is an entry of its own, as if it stood alone, with its number. */
 bool
-walk (const toml::table &table, const std::string &path, guint max_entries, GPtrArray *entries)
+walk_tables (const toml::array &array,
+             const std::string &path,
+             std::string_view key,
+             guint max_entries,
+             GPtrArray *entries)
 {
-  for (const auto &[key, node] : table)
+  guint index = 0;
+
+  for (const auto &element : array)
     {
       if (entries->len >= max_entries)
         return false;
@@ -79,16 +93,54 @@ walk (const toml::table &table, const std::string &path, guint max_entries, GPtr
       auto *entry = g_new0 (KwTomlEntry, 1);
       g_ptr_array_add (entries, entry);
       entry->table = g_strdup (path.c_str ());
+      entry->key = dup_view (key);
+      entry->line = element.source ().begin.line;
+      entry->type = KW_TOML_TABLE;
+      entry->index = index;
+      entry->in_array = TRUE;
+      if (!walk (*element.as_table (),
+                 path.empty () ? std::string (key) : path + "." + std::string (key), index, true,
+                 max_entries, entries))
+        return false;
+      index++;
+    }
+  return true;
+}
+
+bool
+walk (const toml::table &table,
+      const std::string &path,
+      guint index,
+      bool in_array,
+      guint max_entries,
+      GPtrArray *entries)
+{
+  for (const auto &[key, node] : table)
+    {
+      if (entries->len >= max_entries)
+        return false;
+      if (node.is_array () && node.as_array ()->is_array_of_tables ())
+        {
+          if (!walk_tables (*node.as_array (), path, key.str (), max_entries, entries))
+            return false;
+          continue;
+        }
+
+      auto *entry = g_new0 (KwTomlEntry, 1);
+      g_ptr_array_add (entries, entry);
+      entry->table = g_strdup (path.c_str ());
       entry->key = dup_view (key.str ());
       entry->line = key.source ().begin.line;
       entry->type = KW_TOML_OTHER;
+      entry->index = index;
+      entry->in_array = in_array;
       if (node.is_table ())
         {
           entry->type = KW_TOML_TABLE;
           if (!walk (*node.as_table (),
                      path.empty () ? std::string (key.str ())
                                    : path + "." + std::string (key.str ()),
-                     max_entries, entries))
+                     0, false, max_entries, entries))
             return false;
         }
       else if (node.is_string ())
@@ -179,7 +231,7 @@ kw_toml_parse (const char *data, gsize size, guint max_entries, guint *out_line,
 
       const toml::table document = toml::parse (std::string_view (data, size));
       g_autoptr (GPtrArray) entries = g_ptr_array_new_with_free_func (entry_free);
-      if (walk (document, std::string (), max_entries, entries))
+      if (walk (document, std::string (), 0, false, max_entries, entries))
         return g_ptr_array_ref (entries);
       *out_line = 0;
       *out_message = g_strdup_printf ("more than %u keys", max_entries);

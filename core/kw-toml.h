@@ -31,7 +31,9 @@ typedef struct
 {
   char *table; /* dotted path of the table it stands in; "" at the top */
   char *key;
-  guint line; /* from 1 */
+  guint line;        /* from 1 */
+  guint index;       /* which one, from 0, when the table is one of an array of tables */
+  gboolean in_array; /* the table is one of an array of tables, written [[…]] */
   KwTomlType type;
   char *string;
   gint64 integer;

@@ -6,6 +6,7 @@
 #include "kw-pkcs11-backend.h"
 
 #include "kw-error.h"
+#include "kw-names.h"
 #include "kw-pkcs11-slots.h"
 
 /*
@@ -118,7 +119,7 @@ ensure_initialized (KwPkcs11Backend *self, GError **error)
 static const char *
 kw_pkcs11_backend_get_name (KwBackend *backend G_GNUC_UNUSED)
 {
-  return "pkcs11";
+  return KW_BACKEND_PKCS11;
 }
 
 static gboolean

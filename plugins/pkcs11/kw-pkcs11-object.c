@@ -149,6 +149,26 @@ read_ulong (KwPkcs11Session *session,
   return TRUE;
 }
 
+/* What the token does not tell is @fallback. */
+static gboolean
+read_boolean (KwPkcs11Session *session,
+              CK_OBJECT_HANDLE handle,
+              CK_ATTRIBUTE_TYPE type,
+              gboolean fallback,
+              gboolean *out_value,
+              GError **error)
+{
+  g_autoptr (GBytes) bytes = NULL;
+  CK_BBOOL value = fallback ? CK_TRUE : CK_FALSE;
+
+  if (!read_bytes (session, handle, type, sizeof value, &bytes, error))
+    return FALSE;
+  if (bytes != NULL && g_bytes_get_size (bytes) == sizeof value)
+    memcpy (&value, g_bytes_get_data (bytes, NULL), sizeof value);
+  *out_value = value != CK_FALSE;
+  return TRUE;
+}
+
 static char *
 label_from_bytes (GBytes *bytes)
 {
@@ -299,12 +319,37 @@ read_aes_key (KwPkcs11Session *session,
               KwPkcs11Object **out_object,
               GError **error)
 {
+  static const struct
+  {
+    CK_ATTRIBUTE_TYPE type;
+    KwKeyUsage usage;
+    gboolean fallback;
+  } rows[] = {
+    { CKA_ENCRYPT, KW_KEY_USAGE_ENCRYPT, TRUE },
+    { CKA_DECRYPT, KW_KEY_USAGE_DECRYPT, TRUE },
+    { CKA_EXTRACTABLE, KW_KEY_USAGE_WRAP, FALSE },
+    { CKA_UNWRAP, KW_KEY_USAGE_UNWRAP, FALSE },
+  };
   CK_ULONG n_bytes = 0;
+  guint usage = KW_KEY_USAGE_NONE;
 
   if (!read_ulong (session, handle, CKA_VALUE_LEN, &n_bytes, error))
     return NULL;
+  for (guint i = 0; i < G_N_ELEMENTS (rows); i++)
+    {
+      gboolean permitted = FALSE;
+
+      if (!read_boolean (session, handle, rows[i].type, rows[i].fallback, &permitted, error))
+        return NULL;
+      if (permitted)
+        usage |= rows[i].usage;
+    }
   *out_object = object_new (handle, NULL);
-  return kw_key_new (KW_KEY_KIND_AES, n_bytes <= 32 ? (guint) n_bytes * 8 : 0, id, label, NULL);
+  return kw_key_new_full (&(KwKeyFields){ .kind = KW_KEY_KIND_AES,
+                                          .bits = n_bytes <= 32 ? (guint) n_bytes * 8 : 0,
+                                          .id = id,
+                                          .label = label,
+                                          .usage = (KwKeyUsage) usage });
 }
 
 /**

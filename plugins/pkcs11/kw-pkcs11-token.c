@@ -182,6 +182,17 @@ modulus_is_same (const KwPkcs11Object *a, const KwPkcs11Object *b)
 }
 
 /*
+ * Of a secret key nothing can be read that would tell it from another one. When its handle is no longer known and there is
+ * a new one under the id, it has to be proven again that it is the same key before it encrypts: the device is started anew.
+ */
+static gboolean
+secret_was_replaced (KwKeyKind kind, KwPkcs11Object *known, KwPkcs11Object *found)
+{
+  return kind == KW_KEY_KIND_AES && kw_pkcs11_object_is_stale (known)
+         && known->handle != found->handle;
+}
+
+/*
  * A key that was known before under an id and is another one now is not taken: it has to pass the record of fingerprints
  * first, which it does when the token is started anew.
  */
@@ -224,6 +235,15 @@ search_key (KwPkcs11Token *self,
       kw_key_unref (key);
       g_set_error (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
                    "Token %s holds another key under this id than before", self->info->label);
+      return NULL;
+    }
+  if (known != NULL && secret_was_replaced (kind, known, object))
+    {
+      kw_key_unref (key);
+      forget_object (self, kind, id);
+      g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE,
+                   "A secret key on token %s was removed and another one is there now",
+                   self->info->label);
       return NULL;
     }
   remember_object (self, kind, id, object);
@@ -404,7 +424,9 @@ remember_listed (KwPkcs11Token *self, GHashTable *seen, KwKey *key, KwPkcs11Obje
   if (g_bytes_get_size (id) == 0)
     return;
   known = lookup_object (self, kw_key_get_kind (key), id);
-  if (known != NULL && !modulus_is_same (known, object))
+  if (known != NULL
+      && (!modulus_is_same (known, object)
+          || (kw_key_get_kind (key) == KW_KEY_KIND_AES && known->handle != object->handle)))
     {
       kw_pkcs11_object_mark_stale (known);
       g_hash_table_add (seen, g_bytes_ref (id));
@@ -898,7 +920,7 @@ kw_pkcs11_token_new (KwPkcs11Module *module, const KwPkcs11Slot *slot, const KwP
   self->extractable = config->extractable;
   self->pool
       = kw_pkcs11_pool_new (module, slot->id, token, CLAMP (config->sessions, 1, KW_MAX_SESSIONS));
-  info = g_new0 (KwTokenInfo, 1);
+  info = kw_token_info_new ();
   info->label = kw_pkcs11_dup_text (token->label, sizeof token->label);
   info->serial = kw_pkcs11_dup_text (token->serialNumber, sizeof token->serialNumber);
   info->model = kw_pkcs11_dup_text (token->model, sizeof token->model);

@@ -272,15 +272,14 @@ KwFakeToken *
 kw_fake_token_new (const char *serial, const char *pin)
 {
   KwFakeToken *self = g_object_new (KW_TYPE_FAKE_TOKEN, NULL);
-  KwTokenInfo info = { (char *) "Fake",
-                       (char *) serial,
-                       (char *) "model",
-                       (char *) "Maker & Co",
-                       (char *) "1.0",
-                       (char *) "reader",
-                       0 };
 
-  self->info = kw_token_info_copy (&info);
+  self->info = kw_token_info_new ();
+  self->info->label = g_strdup ("Fake");
+  self->info->serial = g_strdup (serial);
+  self->info->model = g_strdup ("model");
+  self->info->manufacturer = g_strdup ("Maker & Co");
+  self->info->firmware = g_strdup ("1.0");
+  self->info->reader = g_strdup ("reader");
   self->pin = g_strdup (pin);
   return self;
 }

@@ -26,6 +26,13 @@
 #define SLOT "must be a slot id as `listslots` prints it: a decimal number"
 #define BARE_NUMBER "must be in quotes: as a bare number it would lose its leading zeros"
 #define USERS "must be a list of user names or uids, such as [\"www-data\"]"
+#define YES_NO "must be true, false, \"Yes\" or \"No\""
+#define MODELS "must be \"smartcard\", \"pkcs11\" or \"softhsm\""
+#define KEY_IDS "must be a number, a string such as \"label:NAME\", or a list of them"
+#define NO_KEY                                                                                     \
+  "a key is a number (0 is the first AES key of a device), label:NAME, or id: and its CKA_ID in "  \
+  "hex"
+#define READERS "must be a list of names of readers, in which * and ? may stand for others"
 #define URL "must be an http:// or https:// address"
 #define UUID "must be the UUID of a key, as `genkey` prints it"
 
@@ -128,6 +135,31 @@ static const Row wrong_rows[] = {
   { "pkcs11", "extractable", "\"yes\"", "must be true or false" },
   { "pkcs11", "timeout", "\"1\"", ONE_TO ("3600") },
   { "pkcs11", "timeout", "0", ONE_TO ("3600") },
+  { "hsm", "encrypt_hsm", "1", YES_NO },
+  { "hsm", "encrypt_hsm", "\"on\"", YES_NO },
+  { "hsm", "hsm_model", "true", MODELS },
+  { "hsm", "hsm_model", "\"card\"", MODELS },
+  { "hsm", "hsm_keyid", "true", KEY_IDS },
+  { "hsm", "hsm_keyid", "[1.5]", KEY_IDS },
+  { "hsm", "hsm_keyid", "\" ,\"", "must be at least one key" },
+  { "hsm", "hsm_keyid", "[]", "must be at least one key" },
+  { "hsm", "hsm_keyid", "-1", "names no key: \"-1\"; " NO_KEY },
+  { "hsm", "hsm_keyid", "[0, \"x\"]", "names no key: \"x\"; " NO_KEY },
+  { "hsm", "hsm_keyid", "[0, \"\"]", "names no key: \"\"; " NO_KEY },
+  { "hsm", "hsm_keyid", "[0, \"00\"]", "names a key twice: \"00\"" },
+  { "hsm", "hsm_keyid", "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", "names more than 16 keys" },
+  { "hsm", "hsm_pin", "648219", BARE_NUMBER },
+  { "hsm", "webadm_conf", "\"webadm.conf\"", PATH },
+  { "hsm", "max_plaintext", "0", ONE_TO ("67108864") },
+  { "hsm", "max_plaintext", "67108865", ONE_TO ("67108864") },
+  { "hsm", "data_key_ttl", "61", "must be a whole number from 0 to 60" },
+  { "hsm", "min_copies", "0", ONE_TO ("32") },
+  { "hsm", "check_interval", "86401", "must be a whole number from 0 to 86400" },
+  { "hsm", "replicate", "\"yes\"", "must be true or false" },
+  { "smartcard", "timeout", "0", ONE_TO ("3600") },
+  { "smartcard", "readers", "\"*\"", READERS },
+  { "smartcard", "readers", "[]", READERS },
+  { "smartcard", "readers", "[\"a\", \"\"]", READERS },
   { "line", "socket", "1", PATH },
   { "line", "socket", "\"x\"", PATH },
   { "line", "hostname", "1", QUOTED },
@@ -198,7 +230,13 @@ test_unknown_names (void)
     { "[sever]\nport = 1\n", ":1: unknown table [sever]; did you mean [server]?" },
     { "[nonsense]\n", ":1: unknown table [nonsense]" },
     { "[server.tls]\nkey = 1\n", ":1: unknown table [server.tls]" },
-    { "[[server]]\nport = 1\n", ":1: unknown key \"server\" outside any table" },
+    { "[[server]]\nport = 1\n",
+      ":1: [[server]] is one of several, but there is one [server] only" },
+    { "[[nonsense]]\n", ":1: unknown table [nonsense]" },
+    { "[[pkcs11]]\n[[pkcs11.more]]\n", ":2: unknown table [pkcs11.more]" },
+    { "[hsm]\nkeyid = 0\n", ":2: unknown key \"keyid\" in table [hsm]" },
+    { "[hsm]\nhsm_keyd = 0\n",
+      ":2: unknown key \"hsm_keyd\" in table [hsm]; did you mean \"hsm_keyid\"?" },
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (rows); i++)
@@ -237,6 +275,8 @@ test_together (void)
               ": [server] tls_key is set, but tls_certificate is not: TLS needs both");
   assert_bad ("[server]\ntls_certificate = \"/c\"\n",
               ": [server] tls_certificate is set, but tls_key is not: TLS needs both");
+  assert_bad ("[hsm]\nencrypt_hsm = true\n",
+              ": [hsm] encrypt_hsm is set, but hsm_keyid is not: it says which key encrypts");
   assert_bad ("[line]\nhostname = \"::1\"\n",
               ": [line] hostname is set, but port is not: both are needed for TCP");
 }
@@ -322,6 +362,169 @@ test_defaults (void)
   g_assert_null (kw_config_get_line (config)->socket);
   g_assert_null (kw_config_get_audit_path (config));
   g_assert_cmpstr (kw_config_get_state_directory (config), ==, "/var/lib/keyward");
+}
+
+static void
+assert_key_ids (KwConfig *config, const char *wanted)
+{
+  g_autoptr (GString) found = g_string_new (NULL);
+  GPtrArray *keys = kw_config_get_hsm (config)->key_ids;
+
+  for (guint i = 0; i < keys->len; i++)
+    g_string_append_printf (found, "%s%s", i > 0 ? "|" : "",
+                            kw_key_selector_get_text (g_ptr_array_index (keys, i)));
+  g_assert_cmpstr (found->str, ==, wanted);
+}
+
+static void
+test_hsm_defaults (void)
+{
+  g_autoptr (KwConfig) config = parse_good ("");
+  const KwHsmConfig *hsm = kw_config_get_hsm (config);
+
+  g_assert_false (hsm->encrypt_hsm);
+  g_assert_cmpint (hsm->model, ==, KW_HSM_MODEL_PKCS11);
+  assert_key_ids (config, "");
+  g_assert_null (hsm->pin);
+  g_assert_cmpuint (hsm->max_plaintext, ==, 16 * 1024 * 1024);
+  g_assert_cmpuint (hsm->data_key_ttl, ==, 0);
+  g_assert_cmpuint (hsm->min_copies, ==, 1);
+  g_assert_cmpuint (hsm->check_interval, ==, 900);
+  g_assert_true (hsm->replicate);
+  g_assert_cmpuint (kw_config_get_smartcard (config)->timeout, ==, 10);
+  g_assert_null (kw_config_get_smartcard (config)->readers);
+  g_assert_cmpuint (kw_config_get_n_pkcs11 (config), ==, 1);
+}
+
+static void
+test_hsm_key_ids (void)
+{
+  static const char *const rows[][2] = {
+    { "0", "0" },
+    { "\"0\"", "0" },
+    { "\"1 0,2\"", "1|0|2" },
+    { "[1, \"label:my key\", \"id:0A0b\"]", "1|label:my key|id:0a0b" },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (rows); i++)
+    {
+      g_autofree char *text = g_strdup_printf ("[hsm]\nhsm_keyid = %s\n", rows[i][0]);
+      g_autoptr (KwConfig) config = parse_good (text);
+
+      assert_key_ids (config, rows[i][1]);
+      g_assert_true (kw_config_get_hsm (config)->encrypt_hsm);
+    }
+}
+
+static void
+test_hsm_models (void)
+{
+  static const struct
+  {
+    const char *text;
+    KwHsmModel model;
+    const char *module;
+  } rows[] = {
+    { "[pkcs11]\nmodule = \"/m.so\"\n", KW_HSM_MODEL_PKCS11, "/m.so" },
+    { "[smartcard]\n", KW_HSM_MODEL_SMARTCARD, NULL },
+    { "[smartcard]\n[pkcs11]\nmodule = \"/m.so\"\n", KW_HSM_MODEL_PKCS11, "/m.so" },
+    { "[hsm]\nhsm_model = \"smartcard\"\n[pkcs11]\nmodule = \"/m.so\"\n", KW_HSM_MODEL_SMARTCARD,
+      "/m.so" },
+    { "[hsm]\nhsm_model = \"softhsm\"\n", KW_HSM_MODEL_SOFTHSM, "/usr/lib/softhsm/libsofthsm2.so" },
+    { "[hsm]\nhsm_model = \"SoftHSM\"\n[pkcs11]\nmodule = \"/m.so\"\n", KW_HSM_MODEL_SOFTHSM,
+      "/m.so" },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (rows); i++)
+    {
+      g_autoptr (KwConfig) config = parse_good (rows[i].text);
+      gboolean card = rows[i].model == KW_HSM_MODEL_SMARTCARD;
+
+      g_assert_cmpint (kw_config_get_hsm (config)->model, ==, rows[i].model);
+      g_assert_cmpstr (kw_config_get_pkcs11 (config)->module, ==, rows[i].module);
+      g_assert_true (kw_config_wants_backend (config, "smartcard") == card);
+      g_assert_true (kw_config_wants_backend (config, "pkcs11") == !card);
+      g_assert_true (kw_config_wants_backend (config, "fake"));
+    }
+  for (guint i = 0; i < KW_N_HSM_MODELS; i++)
+    {
+      KwHsmModel model = KW_N_HSM_MODELS;
+
+      g_assert_true (kw_hsm_model_from_string (kw_hsm_model_to_string ((KwHsmModel) i), &model));
+      g_assert_cmpint (model, ==, i);
+    }
+}
+
+static void
+test_several_tokens (void)
+{
+  g_autoptr (KwConfig) config = parse_good ("[hsm]\nhsm_pin = \"shared\"\n"
+                                            "[[pkcs11]]\nmodule = \"/a.so\"\nslot = 7\n"
+                                            "[[pkcs11]]\nmodule = \"/a.so\"\ntoken_label = \"b\"\n"
+                                            "pin = \"own\"\nsessions = 2\ntimeout = 3\n"
+                                            "[[pkcs11]]\nmodule = \"/c.so\"\npin = \"file:/x\"\n");
+  const KwPkcs11Config *table = NULL;
+
+  g_assert_cmpuint (kw_config_get_n_pkcs11 (config), ==, 3);
+  table = kw_config_get_pkcs11_table (config, 0);
+  g_assert_true (table == kw_config_get_pkcs11 (config));
+  g_assert_cmpuint (table->slot, ==, 7);
+  g_assert_cmpuint (table->sessions, ==, 4);
+  g_assert_true (kw_secret_equal (table->pin, "shared", 6));
+  g_assert_cmpstr (table->pin_name, ==, "[hsm] hsm_pin");
+  table = kw_config_get_pkcs11_table (config, 1);
+  g_assert_false (table->has_slot);
+  g_assert_cmpstr (table->token_label, ==, "b");
+  g_assert_cmpuint (table->sessions, ==, 2);
+  g_assert_cmpuint (table->timeout, ==, 3);
+  g_assert_true (kw_secret_equal (table->pin, "own", 3));
+  g_assert_cmpstr (table->pin_name, ==, "[pkcs11] pin");
+  table = kw_config_get_pkcs11_table (config, 2);
+  g_assert_cmpstr (table->module, ==, "/c.so");
+  g_assert_null (table->pin);
+  g_assert_cmpstr (table->pin_source, ==, "file:/x");
+}
+
+static void
+test_too_many_tokens (void)
+{
+  g_autoptr (GString) text = g_string_new (NULL);
+
+  for (guint i = 0; i <= KW_MAX_PKCS11_TABLES; i++)
+    g_string_append (text, "[[pkcs11]]\n");
+  assert_bad (text->str, ":33: more than 32 tables [[pkcs11]]");
+}
+
+static void
+test_hsm_pin_from_a_file (void)
+{
+  g_autoptr (GError) error = NULL;
+  char *directory = kw_test_make_directory ();
+  g_autofree char *pin = kw_test_write_file (directory, "pin", "648219\n", 0600);
+  g_autofree char *text = g_strdup_printf ("[hsm]\nhsm_pin = \"file:%s\"\n", pin);
+  g_autoptr (KwConfig) config = parse_good (text);
+  g_auto (GStrv) files = kw_config_dup_secret_files (config);
+
+  g_assert_cmpstr (files[0], ==, pin);
+  g_assert_null (kw_config_get_pkcs11 (config)->pin);
+  g_assert_true (kw_config_load_pin (config, &error));
+  g_assert_true (kw_secret_equal (kw_config_get_hsm (config)->pin, "648219", 6));
+  g_assert_true (kw_secret_equal (kw_config_get_pkcs11 (config)->pin, "648219", 6));
+  kw_test_remove_directory (directory);
+  config = (g_object_unref (config), parse_good (text));
+  g_assert_false (kw_config_load_pin (config, &error));
+  g_assert_true (g_str_has_prefix (error->message, "[hsm] hsm_pin: "));
+}
+
+static void
+test_readers (void)
+{
+  g_autoptr (KwConfig) config
+      = parse_good ("[smartcard]\ntimeout = 4\nreaders = [\"Nitrokey*\", \"*SCR*\"]\n");
+
+  g_assert_cmpuint (kw_config_get_smartcard (config)->timeout, ==, 4);
+  g_assert_cmpuint (g_strv_length (kw_config_get_smartcard (config)->readers), ==, 2);
+  g_assert_cmpstr (kw_config_get_smartcard (config)->readers[1], ==, "*SCR*");
 }
 
 static void
@@ -525,6 +728,13 @@ main (int argc, char **argv)
   g_test_add_func ("/config/file-too-large", test_file_too_large);
   g_test_add_func ("/config/file-is-missing", test_file_is_missing);
   g_test_add_func ("/config/defaults", test_defaults);
+  g_test_add_func ("/config/hsm-defaults", test_hsm_defaults);
+  g_test_add_func ("/config/hsm-key-ids", test_hsm_key_ids);
+  g_test_add_func ("/config/hsm-models", test_hsm_models);
+  g_test_add_func ("/config/several-tokens", test_several_tokens);
+  g_test_add_func ("/config/too-many-tokens", test_too_many_tokens);
+  g_test_add_func ("/config/hsm-pin-from-a-file", test_hsm_pin_from_a_file);
+  g_test_add_func ("/config/readers", test_readers);
   g_test_add_func ("/config/hsmdaemon-file", test_hsmdaemon_file);
   g_test_add_func ("/config/empty-pin-is-none", test_empty_pin_is_none);
   g_test_add_func ("/config/line", test_line);

@@ -171,6 +171,71 @@ test_label_is_made_valid (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   g_assert_cmpstr (kw_key_get_label (none), ==, "");
 }
 
+static void
+test_usage_follows_the_kind (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  static const guint usages[] = {
+    [KW_KEY_KIND_RSA] = KW_KEY_USAGE_DECRYPT | KW_KEY_USAGE_SIGN,
+    [KW_KEY_KIND_AES] = KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT,
+    [KW_KEY_KIND_EC] = KW_KEY_USAGE_SIGN,
+  };
+
+  for (guint kind = 0; kind < KW_N_KEY_KINDS; kind++)
+    {
+      g_autoptr (KwKey) key = kw_key_new ((KwKeyKind) kind, 256, fixture->id, NULL, NULL);
+
+      g_assert_cmpuint (kw_key_get_usage (key), ==, usages[kind]);
+      g_assert_cmpuint (kw_key_get_reference (key), ==, 0);
+      g_assert_false (kw_key_is_weak (key));
+      g_assert_null (kw_key_get_weakness (key));
+    }
+}
+
+static void
+test_all_fields (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  const KwKeyFields fields = { .kind = KW_KEY_KIND_AES,
+                               .bits = 256,
+                               .id = fixture->id,
+                               .label = "label",
+                               .usage = KW_KEY_USAGE_WRAP,
+                               .reference = 7,
+                               .weakness = "Made by firmware 3.1" };
+  g_autoptr (KwKey) plain = kw_key_new_full (&fields);
+  g_autoptr (KwKey) key = kw_key_new_with_fingerprint (plain, "00ff");
+
+  g_assert_null (kw_key_get_fingerprint (plain));
+  g_assert_cmpstr (kw_key_get_fingerprint (key), ==, "00ff");
+  g_assert_cmpint (kw_key_get_kind (key), ==, KW_KEY_KIND_AES);
+  g_assert_cmpuint (kw_key_get_bits (key), ==, 256);
+  g_assert_true (g_bytes_equal (kw_key_get_id (key), fixture->id));
+  g_assert_cmpstr (kw_key_get_label (key), ==, "label");
+  g_assert_cmpuint (kw_key_get_usage (key), ==, KW_KEY_USAGE_WRAP);
+  g_assert_cmpuint (kw_key_get_reference (key), ==, 7);
+  g_assert_true (kw_key_is_weak (key));
+  g_assert_cmpstr (kw_key_get_weakness (key), ==, "Made by firmware 3.1");
+}
+
+/* By the number on the card; by the id where there is none. */
+static void
+test_places (void)
+{
+  g_autoptr (GBytes) low = g_bytes_new_static ("a", 1);
+  g_autoptr (GBytes) high = g_bytes_new_static ("b", 1);
+  g_autoptr (KwKey) two
+      = kw_key_new_full (&(KwKeyFields){ .kind = KW_KEY_KIND_AES, .id = low, .reference = 2 });
+  g_autoptr (KwKey) one
+      = kw_key_new_full (&(KwKeyFields){ .kind = KW_KEY_KIND_AES, .id = high, .reference = 1 });
+  g_autoptr (KwKey) a = kw_key_new (KW_KEY_KIND_AES, 256, low, NULL, NULL);
+  g_autoptr (KwKey) b = kw_key_new (KW_KEY_KIND_AES, 256, high, NULL, NULL);
+
+  g_assert_cmpint (kw_key_compare_places (one, two), <, 0);
+  g_assert_cmpint (kw_key_compare_places (two, one), >, 0);
+  g_assert_cmpint (kw_key_compare_places (a, b), <, 0);
+  g_assert_cmpint (kw_key_compare_places (b, a), >, 0);
+  g_assert_cmpint (kw_key_compare_places (a, a), ==, 0);
+}
+
 /* A modulus of the wanted number of bits, odd. */
 static gsize
 make_modulus (guint8 *modulus, guint bits)
@@ -262,6 +327,9 @@ main (int argc, char **argv)
   add ("/key/encrypt-too-long", test_encrypt_too_long);
   add ("/key/without-public-half", test_without_public_half);
   add ("/key/label-is-made-valid", test_label_is_made_valid);
+  add ("/key/usage-follows-the-kind", test_usage_follows_the_kind);
+  add ("/key/all-fields", test_all_fields);
+  g_test_add_func ("/key/places", test_places);
   g_test_add_func ("/key/hostile-public-keys", test_hostile_public_keys);
   return g_test_run ();
 }

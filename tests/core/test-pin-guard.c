@@ -484,6 +484,45 @@ test_refusal_that_cannot_be_written (Fixture *fixture, gconstpointer data G_GNUC
   g_assert_cmpuint (kw_fake_token_get_n_calls (fixture->token, KW_FAKE_LOGIN), ==, 1);
 }
 
+/* A token whose login hangs keeps no other waiting. */
+static void
+test_tokens_do_not_wait_for_each_other (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwSecret) wrong = make_pin (WRONG);
+  g_autoptr (KwSecret) right = make_pin (RIGHT);
+  g_autoptr (KwFakeToken) other = kw_fake_token_new ("another", RIGHT);
+  HeldLogin held = { fixture, wrong, NULL };
+  GThread *thread = NULL;
+  g_autoptr (GError) error = NULL;
+
+  kw_fake_token_hold (fixture->token, KW_FAKE_LOGIN, TRUE);
+  thread = g_thread_new ("login", log_in_thread, &held);
+  kw_fake_token_wait_inside (fixture->token, KW_FAKE_LOGIN, 1);
+  kw_pin_guard_login (fixture->guard, KW_TOKEN (other), right, &error);
+  g_assert_no_error (error);
+  kw_fake_token_hold (fixture->token, KW_FAKE_LOGIN, FALSE);
+  g_thread_join (thread);
+  g_assert_error (held.error, KW_ERROR, KW_ERROR_PIN_REFUSED);
+  g_clear_error (&held.error);
+}
+
+/* Messages name the setting that the PIN stands in. */
+static void
+test_names_the_setting (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwSecret) wrong = make_pin (WRONG);
+
+  for (guint i = 0; i < 3; i++)
+    {
+      g_autoptr (GError) error = NULL;
+
+      g_assert_false (kw_pin_guard_login_named (fixture->guard, KW_TOKEN (fixture->token),
+                                                i == 0 ? NULL : wrong, "[hsm] hsm_pin", &error));
+      g_assert_nonnull (strstr (error->message, "[hsm] hsm_pin"));
+    }
+  g_assert_cmpuint (kw_fake_token_get_n_calls (fixture->token, KW_FAKE_LOGIN), ==, 1);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -491,6 +530,8 @@ main (int argc, char **argv)
   add ("/pin-guard/right-pin", test_right_pin);
   add ("/pin-guard/wrong-pin-is-presented-once", test_wrong_pin_is_presented_once);
   add ("/pin-guard/refusal-that-cannot-be-written", test_refusal_that_cannot_be_written);
+  add ("/pin-guard/tokens-do-not-wait-for-each-other", test_tokens_do_not_wait_for_each_other);
+  add ("/pin-guard/names-the-setting", test_names_the_setting);
   add ("/pin-guard/latch-is-for-one-token", test_latch_is_for_one_token);
   add ("/pin-guard/changed-pin-is-presented", test_changed_pin_is_presented);
   add ("/pin-guard/pending-counts-as-refused", test_pending_counts_as_refused);

@@ -558,6 +558,72 @@ add_aes_behind_the_back (KwPkcs11Fixture *fixture, GBytes *id, gconstpointer lab
 }
 
 static void
+test_aes_usage (KwPkcs11Fixture *fixture)
+{
+  static const struct
+  {
+    const char *settings;
+    guint usage;
+  } rows[] = {
+    { "", KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT },
+    { "extractable = true", KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT | KW_KEY_USAGE_WRAP },
+  };
+
+  kw_soft_hsm_add_token (fixture->hsm, "one", KW_TEST_SO_PIN, KW_TEST_PIN);
+  for (guint i = 0; i < G_N_ELEMENTS (rows); i++)
+    {
+      g_autofree char *name = g_strdup_printf ("aes %u", i);
+      g_autoptr (GBytes) id = kw_pkcs11_id (name);
+      g_autoptr (GError) error = NULL;
+      g_autoptr (KwKey) made = NULL;
+      g_autoptr (KwKey) found = NULL;
+
+      kw_pkcs11_fixture_reopen (fixture, rows[i].settings);
+      made = kw_token_generate_aes (fixture->token, 256, id, name, &error);
+      g_assert_no_error (error);
+      g_assert_cmpuint (kw_key_get_usage (made) & ~(guint) KW_KEY_USAGE_UNWRAP, ==, rows[i].usage);
+      found = kw_token_find_key (fixture->token, KW_KEY_KIND_AES, id, &error);
+      g_assert_no_error (error);
+      g_assert_cmpuint (kw_key_get_usage (found), ==, kw_key_get_usage (made));
+    }
+}
+
+/* Nothing of a secret key can be compared, so one that was replaced is not used until the device was started anew. */
+static void
+test_replaced_secret_key (KwPkcs11Fixture *fixture)
+{
+  static const guint8 iv[16] = { 0 };
+
+  kw_soft_hsm_add_token (fixture->hsm, "one", KW_TEST_SO_PIN, KW_TEST_PIN);
+  for (guint look = 0; look < 2; look++)
+    {
+      g_autofree char *name = g_strdup_printf ("aes %u", look);
+      g_autoptr (GBytes) id = NULL;
+      g_autoptr (GError) error = NULL;
+      g_autoptr (KwSecret) before = NULL;
+      g_autoptr (GPtrArray) keys G_GNUC_UNUSED = NULL;
+      CK_SESSION_HANDLE session = 0;
+
+      kw_pkcs11_fixture_reopen (fixture, "");
+      id = kw_pkcs11_fixture_add_aes (fixture, name);
+      before = kw_token_aes_cbc (fixture->token, id, TRUE, iv, iv, sizeof iv, &error);
+      g_assert_no_error (error);
+      session = kw_pkcs11_fixture_open_session (fixture);
+      g_assert_cmpuint (fixture->functions->C_DestroyObject (
+                            session, kw_pkcs11_fixture_find (fixture, session, CKO_SECRET_KEY, id)),
+                        ==, CKR_OK);
+      g_assert_cmpuint (fixture->functions->C_CloseSession (session), ==, CKR_OK);
+      add_aes_behind_the_back (fixture, id, "b", 1);
+      /* Listing the keys does not make the other one known. */
+      if (look > 0)
+        keys = kw_token_list_keys (fixture->token, &error);
+      g_assert_no_error (error);
+      g_assert_null (kw_token_aes_cbc (fixture->token, id, TRUE, iv, iv, sizeof iv, &error));
+      g_assert_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE);
+    }
+}
+
+static void
 test_two_keys_with_one_id (KwPkcs11Fixture *fixture)
 {
   static const guint8 iv[16] = { 0 };
@@ -1089,6 +1155,8 @@ add_tests (void)
   kw_pkcs11_add_test ("/token/key-that-may-not-decrypt", test_key_that_may_not_decrypt);
   kw_pkcs11_add_test ("/token/sign", test_sign);
   kw_pkcs11_add_test ("/token/aes-cbc", test_aes_cbc);
+  kw_pkcs11_add_test ("/token/aes-usage", test_aes_usage);
+  kw_pkcs11_add_test ("/token/replaced-secret-key", test_replaced_secret_key);
   kw_pkcs11_add_test ("/token/random", test_random);
   kw_pkcs11_add_test ("/token/list-keys", test_list_keys);
   kw_pkcs11_add_test ("/token/find-key", test_find_key);
