@@ -48,10 +48,10 @@ ensure_setup () {
   fi
 }
 
-# compile DIR
+# compile DIR [TARGET…]
 compile () {
   say "Building ${1#"$top"/}"
-  ninja -C "$1" ${NINJA_JOBS:+-j "$NINJA_JOBS"} </dev/null \
+  ninja -C "$1" ${NINJA_JOBS:+-j "$NINJA_JOBS"} "${@:2}" </dev/null \
     || die 'the build failed' "Mend what the compiler names above, then run $prog again."
 }
 
