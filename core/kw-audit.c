@@ -249,7 +249,9 @@ kw_audit_write (KwAudit *self, const KwAuditRecord *record)
   g_return_if_fail (KW_IS_AUDIT (self));
 
   caller = kw_job_get_caller (record->job);
-  if (kw_job_get_key_id (record->job) != NULL)
+  if (kw_job_get_key_name (record->job) != NULL)
+    key = g_strdup (kw_job_get_key_name (record->job));
+  else if (kw_job_get_key_id (record->job) != NULL)
     key = kw_uuid_from_bytes (kw_job_get_key_id (record->job));
   if (kw_caller_get_uid (caller) != KW_CALLER_NO_UID)
     uid = g_strdup_printf ("%" G_GINT64_FORMAT, kw_caller_get_uid (caller));

@@ -22,6 +22,7 @@ static const char *const caller_kinds[] = {
   [KW_CALLER_JWT] = "jwt",
   [KW_CALLER_LINE] = "line",
   [KW_CALLER_LOCAL] = "local",
+  [KW_CALLER_BUS] = "bus",
 };
 
 /**

@@ -10,6 +10,7 @@ G_BEGIN_DECLS
  * @KW_CALLER_JWT: holder of the JWT secret, over HTTP
  * @KW_CALLER_LINE: holder of the line token
  * @KW_CALLER_LOCAL: a command run on this machine
+ * @KW_CALLER_BUS: a peer on D-Bus, authorised by its door
  *
  * How the caller proved who he is.
  */
@@ -18,7 +19,10 @@ typedef enum
   KW_CALLER_JWT,
   KW_CALLER_LINE,
   KW_CALLER_LOCAL,
+  KW_CALLER_BUS,
 } KwCallerKind;
+
+#define KW_N_CALLER_KINDS (KW_CALLER_BUS + 1)
 
 #define KW_CALLER_NO_UID ((gint64) -1)
 

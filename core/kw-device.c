@@ -6,6 +6,7 @@
 #include "kw-device.h"
 
 #include "kw-error.h"
+#include "kw-fingerprint.h"
 #include "kw-limits.h"
 #include "kw-log.h"
 
@@ -28,19 +29,22 @@ struct _KwDevice
   gint64 timeout_usec;
   guint64 number;
 
-  KwDeviceState state; /* main context */
-  char *state_text;    /* main context; owned */
-  GPtrArray *keys;     /* main context; owned; replaced, never changed */
-  gboolean busy;       /* main context; an open or refresh is under way */
-  gboolean again;      /* main context; and another one was asked for meanwhile */
+  KwDeviceState state;  /* main context */
+  char *state_text;     /* main context; owned */
+  gint64 state_since;   /* main context; wall-clock time in microseconds */
+  GPtrArray *keys;      /* main context; owned; replaced, never changed */
+  GPtrArray *different; /* main context; owned; likewise: keys that are not the recorded ones */
+  gboolean checked;     /* main context; the keys were looked at */
+  gboolean checking;    /* main context; they are being proven again */
+  gboolean busy;        /* main context; an open or refresh is under way */
+  gboolean again;       /* main context; and another one was asked for meanwhile */
 
   GMutex login_lock;
   guint login_generation; /* guarded by login_lock for writing; read atomically */
   gint n_tries_seen;      /* guarded by login_lock; −1 when the token does not tell */
 
-  gint n_keys;   /* atomic: length of keys */
-  gint n_jobs;   /* atomic */
-  gint n_errors; /* atomic */
+  gint n_keys;        /* atomic: length of keys */
+  KwFigures *figures; /* owned */
 };
 
 G_DEFINE_FINAL_TYPE (KwDevice, kw_device, G_TYPE_OBJECT)
@@ -126,11 +130,84 @@ renew_login (KwDevice *self, guint generation, GError **error)
   return login (self, error);
 }
 
+typedef gboolean (*DeviceCall) (KwDevice *self, gpointer data, GError **error);
+
+/* Calls into the token, and once more when the login was lost and could be renewed: nothing happened the first time. */
+static gboolean
+call_logged_in (KwDevice *self, DeviceCall call, gpointer data, GError **error)
+{
+  g_autoptr (GError) local_error = NULL;
+  guint generation = (guint) g_atomic_int_get (&self->login_generation);
+
+  if (call (self, data, &local_error))
+    return TRUE;
+  if (!g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_LOGGED_IN))
+    {
+      g_propagate_error (error, g_steal_pointer (&local_error));
+      return FALSE;
+    }
+  return renew_login (self, generation, error) && call (self, data, error);
+}
+
+static gboolean
+call_list_keys (KwDevice *self, gpointer data, GError **error)
+{
+  GPtrArray **keys = data;
+
+  *keys = kw_token_list_keys (self->token, error);
+  return *keys != NULL;
+}
+
+typedef struct
+{
+  GBytes *id;
+  char *fingerprint;
+} FingerprintCall;
+
+static gboolean
+call_fingerprint (KwDevice *self, gpointer data, GError **error)
+{
+  FingerprintCall *call = data;
+
+  call->fingerprint = kw_fingerprint_of_aes (self->token, call->id, error);
+  return call->fingerprint != NULL;
+}
+
+/* Proves an AES key; one that cannot be proven stays without a fingerprint, and so is not used. */
+static gboolean
+add_aes_key (KwDevice *self, GPtrArray *all, KwKey *key, GPtrArray *keys, GError **error)
+{
+  FingerprintCall call = { kw_key_get_id (key), NULL };
+  g_autoptr (GError) local_error = NULL;
+
+  if (!kw_keyring_is_configured (self->keyring, all, key)
+      || (kw_key_get_usage (key) & KW_KEY_USAGE_ENCRYPT) == 0)
+    {
+      g_ptr_array_add (keys, kw_key_ref (key));
+      return TRUE;
+    }
+  if (!call_logged_in (self, call_fingerprint, &call, &local_error))
+    {
+      if (kw_error_is_device_trouble (local_error))
+        {
+          g_propagate_error (error, g_steal_pointer (&local_error));
+          return FALSE;
+        }
+      kw_log (G_LOG_LEVEL_WARNING, "Key cannot be checked, so it is not used", "device",
+              kw_device_get_name (self), "label", kw_key_get_label (key), "error",
+              local_error->message, NULL);
+    }
+  g_ptr_array_add (keys, kw_key_new_with_fingerprint (key, call.fingerprint));
+  g_free (call.fingerprint);
+  return TRUE;
+}
+
 static void
 inspect (gpointer user_data)
 {
   Inspection *inspection = user_data;
   KwDevice *self = inspection->device;
+  g_autoptr (GPtrArray) all = NULL;
   g_autoptr (GPtrArray) keys = NULL;
 
   if (inspection->login)
@@ -140,10 +217,18 @@ inspect (gpointer user_data)
       if (!login (self, &inspection->error))
         return;
     }
-  keys = kw_token_list_keys (self->token, &inspection->error);
-  if (keys != NULL)
-    inspection->keys
-        = kw_keyring_admit (self->keyring, keys, &inspection->different, &inspection->error);
+  if (!call_logged_in (self, call_list_keys, &all, &inspection->error))
+    return;
+  keys = kw_keyring_admit (self->keyring, all, &inspection->different, &inspection->error);
+  for (guint i = 0; keys != NULL && i < all->len; i++)
+    {
+      KwKey *key = g_ptr_array_index (all, i);
+
+      if (kw_key_get_kind (key) == KW_KEY_KIND_AES
+          && !add_aes_key (self, all, key, keys, &inspection->error))
+        return;
+    }
+  inspection->keys = g_steal_pointer (&keys);
 }
 
 static void
@@ -197,12 +282,16 @@ take_inspection (gpointer user_data)
   log_different_keys (self, inspection->different);
   g_ptr_array_unref (self->keys);
   self->keys = g_ptr_array_ref (inspection->keys);
+  g_ptr_array_unref (self->different);
+  self->different = g_ptr_array_ref (inspection->different);
+  self->checked = TRUE;
   g_atomic_int_set (&self->n_keys, (gint) self->keys->len);
   text = g_strdup_printf ("Ready with %u keys%s", self->keys->len,
                           inspection->different->len > 0
                               ? "; some keys are not the recorded ones and are not used"
                               : "");
-  if (self->state != KW_DEVICE_READY)
+  /* Whether a device with the wrong keys is of use again is not for it to say. */
+  if (self->state != KW_DEVICE_READY && self->state != KW_DEVICE_MISMATCHED)
     kw_device_set_state (self, KW_DEVICE_READY, text);
   /* What was asked for meanwhile may have come too late for this look. */
   if (self->again)
@@ -279,6 +368,121 @@ start_inspection (KwDevice *self, gboolean with_login)
     self->busy = FALSE;
 }
 
+/* The configured keys of a device, proven again one by one between other work. */
+typedef struct
+{
+  KwDevice *device; /* owned */
+  GPtrArray *keys;  /* owned; of KwKey */
+  guint next;
+  gboolean same; /* written by the worker, read by `done` only if that came in time */
+  GError *error; /* owned; likewise */
+} KeyCheck;
+
+static void
+key_check_free (KeyCheck *check)
+{
+  g_object_unref (check->device);
+  g_ptr_array_unref (check->keys);
+  g_clear_error (&check->error);
+  g_free (check);
+}
+
+static void
+run_key_check (gpointer user_data)
+{
+  KeyCheck *check = user_data;
+  KwKey *key = g_ptr_array_index (check->keys, check->next);
+  FingerprintCall call = { kw_key_get_id (key), NULL };
+
+  if (call_logged_in (check->device, call_fingerprint, &call, &check->error))
+    check->same = g_str_equal (call.fingerprint, kw_key_get_fingerprint (key));
+  g_free (call.fingerprint);
+}
+
+static void submit_key_check (KwDevice *self, GPtrArray *keys, guint next);
+
+static gboolean
+take_key_check (gpointer user_data)
+{
+  KeyCheck *check = user_data;
+  KwDevice *self = check->device;
+
+  self->checking = FALSE;
+  if (self->state != KW_DEVICE_READY)
+    return G_SOURCE_REMOVE;
+  if (check->same)
+    submit_key_check (self, check->keys, check->next + 1);
+  else if (check->error != NULL && kw_error_is_device_trouble (check->error))
+    take_failed_inspection (self, check->error);
+  else
+    start_inspection (self, FALSE); /* which finds out what there is now */
+  return G_SOURCE_REMOVE;
+}
+
+static gboolean
+take_overdue_key_check (gpointer user_data)
+{
+  KwDevice *self = KW_DEVICE (user_data);
+
+  self->checking = FALSE;
+  if (self->state == KW_DEVICE_READY)
+    g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, "It does not answer");
+  return G_SOURCE_REMOVE;
+}
+
+static gboolean
+drop_key_check (gpointer user_data)
+{
+  KW_DEVICE (user_data)->checking = FALSE;
+  return G_SOURCE_REMOVE;
+}
+
+static void
+on_key_check_done (gpointer user_data,
+                   KwWorkOutcome outcome,
+                   gboolean was_running,
+                   gint64 duration_usec G_GNUC_UNUSED)
+{
+  KeyCheck *check = user_data;
+
+  if (outcome == KW_WORK_RAN)
+    {
+      KeyCheck *result = g_new0 (KeyCheck, 1);
+
+      result->device = g_object_ref (check->device);
+      result->keys = g_ptr_array_ref (check->keys);
+      result->next = check->next;
+      result->same = check->same;
+      result->error = g_steal_pointer (&check->error);
+      invoke_in_main (check->device, take_key_check, result, (GDestroyNotify) key_check_free);
+    }
+  else
+    invoke_in_main (check->device,
+                    outcome == KW_WORK_OVERDUE && was_running ? take_overdue_key_check
+                                                              : drop_key_check,
+                    g_object_ref (check->device), g_object_unref);
+}
+
+static void
+submit_key_check (KwDevice *self, GPtrArray *keys, guint next)
+{
+  KeyCheck *check = NULL;
+  KwWork *work = NULL;
+
+  if (next >= keys->len)
+    return;
+  self->checking = TRUE;
+  check = g_new0 (KeyCheck, 1);
+  check->device = g_object_ref (self);
+  check->keys = g_ptr_array_ref (keys);
+  check->next = next;
+  work = kw_work_new (run_key_check, on_key_check_done, self->timeout_usec, check,
+                      (GDestroyNotify) key_check_free);
+  /* A device that is too busy is looked at next time. */
+  if (!kw_executor_submit (self->executor, work, FALSE, NULL))
+    self->checking = FALSE;
+}
+
 static void
 kw_device_dispose (GObject *object)
 {
@@ -300,6 +504,8 @@ kw_device_finalize (GObject *object)
   g_free (self->pin_name);
   g_free (self->state_text);
   g_ptr_array_unref (self->keys);
+  g_ptr_array_unref (self->different);
+  kw_figures_unref (self->figures);
   g_main_context_unref (self->context);
   g_mutex_clear (&self->login_lock);
   G_OBJECT_CLASS (kw_device_parent_class)->finalize (object);
@@ -338,6 +544,8 @@ kw_device_init (KwDevice *self)
 {
   g_mutex_init (&self->login_lock);
   self->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+  self->different = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+  self->state_since = g_get_real_time ();
   self->context = g_main_context_ref_thread_default ();
   self->state_text = g_strdup ("Just found");
 }
@@ -402,6 +610,7 @@ kw_device_new (KwToken *token, const KwDeviceOptions *options)
   self->pin_name = g_strdup (options->pin_name);
   self->timeout_usec = options->timeout_usec;
   self->number = options->number;
+  self->figures = options->figures != NULL ? kw_figures_ref (options->figures) : kw_figures_new ();
   thread_name = g_strdup_printf ("kw-%.8s", kw_device_get_name (self));
   self->executor = kw_executor_new (thread_name, kw_token_get_concurrency (token));
   return self;
@@ -436,6 +645,33 @@ kw_device_refresh_keys (KwDevice *self)
 }
 
 /**
+ * kw_device_check_keys:
+ * @self: a device
+ *
+ * Proves that the configured AES keys of a ready device are the same as before, one by one, so that other work gets between.
+ * What is different is found out and told by the signals. Main context.
+ */
+void
+kw_device_check_keys (KwDevice *self)
+{
+  g_autoptr (GPtrArray) keys = NULL;
+
+  g_return_if_fail (KW_IS_DEVICE (self));
+
+  if (self->state != KW_DEVICE_READY || self->busy || self->checking)
+    return;
+  keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+  for (guint i = 0; i < self->keys->len; i++)
+    {
+      KwKey *key = g_ptr_array_index (self->keys, i);
+
+      if (kw_key_get_kind (key) == KW_KEY_KIND_AES && kw_key_get_fingerprint (key) != NULL)
+        g_ptr_array_add (keys, kw_key_ref (key));
+    }
+  submit_key_check (self, keys, 0);
+}
+
+/**
  * kw_device_set_state:
  * @self: a device
  * @state: its state
@@ -456,6 +692,8 @@ kw_device_set_state (KwDevice *self, KwDeviceState state, const char *text)
   if (state == KW_DEVICE_READY || state == KW_DEVICE_CHECKING || state == KW_DEVICE_GONE)
     level = G_LOG_LEVEL_INFO;
   info = kw_token_get_info (self->token);
+  if (self->state != state)
+    self->state_since = g_get_real_time ();
   self->state = state;
   g_free (self->state_text);
   self->state_text = g_strdup (text);
@@ -570,11 +808,54 @@ kw_device_get_state_text (KwDevice *self)
 }
 
 /**
+ * kw_device_get_state_since:
+ * @self: a device
+ *
+ * Returns: when it came to its state, as wall-clock time in microseconds. Main context.
+ */
+gint64
+kw_device_get_state_since (KwDevice *self)
+{
+  g_return_val_if_fail (KW_IS_DEVICE (self), 0);
+
+  return self->state_since;
+}
+
+/**
+ * kw_device_is_checked:
+ * @self: a device
+ *
+ * Returns: %TRUE when its keys were looked at since it was plugged in. Main context.
+ */
+gboolean
+kw_device_is_checked (KwDevice *self)
+{
+  g_return_val_if_fail (KW_IS_DEVICE (self), FALSE);
+
+  return self->checked;
+}
+
+/**
+ * kw_device_get_different_keys:
+ * @self: a device
+ *
+ * Returns: (transfer none) (element-type KwKey): RSA keys on it that are not the recorded ones; never changed, only
+ *   replaced. Main context.
+ */
+GPtrArray *
+kw_device_get_different_keys (KwDevice *self)
+{
+  g_return_val_if_fail (KW_IS_DEVICE (self), NULL);
+
+  return self->different;
+}
+
+/**
  * kw_device_get_keys:
  * @self: a device
  *
- * Returns: (transfer none) (element-type KwKey): the keys that may be used on it; never changed, only replaced. Main
- *   context.
+ * Returns: (transfer none) (element-type KwKey): the RSA keys that may be used on it, and its AES keys, of which the keyring
+ *   says which may; never changed, only replaced. Main context.
  */
 GPtrArray *
 kw_device_get_keys (KwDevice *self)
@@ -645,6 +926,24 @@ kw_device_get_timeout_usec (KwDevice *self)
   return self->timeout_usec;
 }
 
+typedef struct
+{
+  GBytes *key_id;
+  KwRsaPadding padding;
+  GBytes *ciphertext;
+  KwSecret *plaintext;
+} RsaCall;
+
+static gboolean
+call_rsa_decrypt (KwDevice *self, gpointer data, GError **error)
+{
+  RsaCall *call = data;
+
+  call->plaintext
+      = kw_token_rsa_decrypt (self->token, call->key_id, call->padding, call->ciphertext, error);
+  return call->plaintext != NULL;
+}
+
 /**
  * kw_device_rsa_decrypt:
  * @self: a device
@@ -664,21 +963,92 @@ kw_device_rsa_decrypt (KwDevice *self,
                        GBytes *ciphertext,
                        GError **error)
 {
-  g_autoptr (GError) local_error = NULL;
-  guint generation = (guint) g_atomic_int_get (&self->login_generation);
-  KwSecret *plaintext
-      = kw_token_rsa_decrypt (self->token, key_id, padding, ciphertext, &local_error);
+  RsaCall call = { key_id, padding, ciphertext, NULL };
 
-  if (plaintext != NULL)
-    return plaintext;
-  if (!g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_LOGGED_IN))
+  return call_logged_in (self, call_rsa_decrypt, &call, error) ? call.plaintext : NULL;
+}
+
+typedef struct
+{
+  GBytes *key_id;
+  gboolean encrypt;
+  const guint8 *iv;
+  gconstpointer data;
+  gsize size;
+  KwSecret *output;
+} AesCall;
+
+static gboolean
+call_aes_cbc (KwDevice *self, gpointer data, GError **error)
+{
+  AesCall *call = data;
+
+  call->output = kw_token_aes_cbc (self->token, call->key_id, call->encrypt, call->iv, call->data,
+                                   call->size, error);
+  if (call->output != NULL && kw_secret_get_size (call->output) != call->size)
     {
-      g_propagate_error (error, g_steal_pointer (&local_error));
-      return NULL;
+      g_clear_pointer (&call->output, kw_secret_unref);
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_DEVICE_FAILED,
+                           "The token answered with the wrong number of blocks");
     }
-  if (!renew_login (self, generation, error))
+  return call->output != NULL;
+}
+
+/**
+ * kw_device_aes_cbc:
+ * @self: a device
+ * @key_id: CKA_ID
+ * @encrypt: %TRUE to encrypt
+ * @iv: 16 bytes
+ * @data: whole blocks
+ * @size: their size in bytes
+ * @error: where to store the error
+ *
+ * kw_token_aes_cbc(), with a lost login renewed once. Executor's threads.
+ *
+ * Returns: (transfer full): as many bytes as went in, or %NULL
+ */
+KwSecret *
+kw_device_aes_cbc (KwDevice *self,
+                   GBytes *key_id,
+                   gboolean encrypt,
+                   const guint8 *iv,
+                   gconstpointer data,
+                   gsize size,
+                   GError **error)
+{
+  AesCall call = { key_id, encrypt, iv, data, size, NULL };
+
+  return call_logged_in (self, call_aes_cbc, &call, error) ? call.output : NULL;
+}
+
+static gboolean
+call_random (KwDevice *self, gpointer data, GError **error)
+{
+  KwSecret *bytes = data;
+
+  return kw_token_random (self->token, kw_secret_get_data (bytes), kw_secret_get_size (bytes),
+                          error);
+}
+
+/**
+ * kw_device_random:
+ * @self: a device
+ * @size: how many bytes
+ * @error: where to store the error
+ *
+ * kw_token_random(), with a lost login renewed once. Executor's threads.
+ *
+ * Returns: (transfer full): the bytes, or %NULL
+ */
+KwSecret *
+kw_device_random (KwDevice *self, gsize size, GError **error)
+{
+  g_autoptr (KwSecret) bytes = kw_secret_new (size, error);
+
+  if (bytes == NULL || !call_logged_in (self, call_random, bytes, error))
     return NULL;
-  return kw_token_rsa_decrypt (self->token, key_id, padding, ciphertext, error);
+  return g_steal_pointer (&bytes);
 }
 
 /* A key whose fingerprint cannot be recorded is not left on the token: nobody would ever use it. */
@@ -700,6 +1070,40 @@ admit_new_key (KwDevice *self, KwKey *key, GError **error)
   return FALSE;
 }
 
+typedef struct
+{
+  KwKeyKind kind;
+  guint bits;
+  GBytes *key_id;
+  const char *label;
+  KwKey *key;
+} GenerateCall;
+
+static gboolean
+call_generate (KwDevice *self, gpointer data, GError **error)
+{
+  GenerateCall *call = data;
+
+  call->key
+      = call->kind == KW_KEY_KIND_RSA
+            ? kw_token_generate_rsa (self->token, call->bits, call->key_id, call->label, error)
+            : kw_token_generate_aes (self->token, call->bits, call->key_id, call->label, error);
+  return call->key != NULL;
+}
+
+static KwKey *
+generate (KwDevice *self, GenerateCall *call, GError **error)
+{
+  if ((guint) g_atomic_int_get (&self->n_keys) >= KW_MAX_KEYS_PER_TOKEN)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_FULL,
+                   "Device %s holds %d keys; more would not be found again after a restart",
+                   kw_device_get_name (self), KW_MAX_KEYS_PER_TOKEN);
+      return NULL;
+    }
+  return call_logged_in (self, call_generate, call, error) ? call->key : NULL;
+}
+
 /**
  * kw_device_generate_rsa:
  * @self: a device
@@ -719,51 +1123,79 @@ kw_device_generate_rsa (KwDevice *self,
                         const char *label,
                         GError **error)
 {
-  g_autoptr (GError) local_error = NULL;
-  guint generation = (guint) g_atomic_int_get (&self->login_generation);
-  g_autoptr (KwKey) key = NULL;
+  GenerateCall call = { KW_KEY_KIND_RSA, bits, key_id, label, NULL };
+  g_autoptr (KwKey) key = generate (self, &call, error);
 
-  if ((guint) g_atomic_int_get (&self->n_keys) >= KW_MAX_KEYS_PER_TOKEN)
-    {
-      g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_FULL,
-                   "Device %s holds %d keys; more would not be found again after a restart",
-                   kw_device_get_name (self), KW_MAX_KEYS_PER_TOKEN);
-      return NULL;
-    }
-  key = kw_token_generate_rsa (self->token, bits, key_id, label, &local_error);
-  /* Nothing was made while nobody was logged in, so this may be said again. */
-  if (key == NULL && g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_LOGGED_IN))
-    {
-      g_clear_error (&local_error);
-      if (!renew_login (self, generation, error))
-        return NULL;
-      key = kw_token_generate_rsa (self->token, bits, key_id, label, &local_error);
-    }
-  if (key == NULL)
-    {
-      g_propagate_error (error, g_steal_pointer (&local_error));
-      return NULL;
-    }
-  if (!admit_new_key (self, key, error))
+  if (key == NULL || !admit_new_key (self, key, error))
     return NULL;
   return g_steal_pointer (&key);
 }
 
 /**
+ * kw_device_generate_aes:
+ * @self: a device
+ * @bits: 128, 192 or 256
+ * @key_id: CKA_ID
+ * @label: CKA_LABEL
+ * @error: where to store the error
+ *
+ * kw_token_generate_aes(), with a lost login renewed once; finds out the fingerprint of the new key. A key that cannot even
+ * do that is removed again. Executor's threads.
+ *
+ * Returns: (transfer full): the key, with its fingerprint, or %NULL
+ */
+KwKey *
+kw_device_generate_aes (KwDevice *self,
+                        guint bits,
+                        GBytes *key_id,
+                        const char *label,
+                        GError **error)
+{
+  GenerateCall call = { KW_KEY_KIND_AES, bits, key_id, label, NULL };
+  g_autoptr (KwKey) key = generate (self, &call, error);
+  FingerprintCall check = { key_id, NULL };
+  KwKey *proven = NULL;
+
+  if (key == NULL)
+    return NULL;
+  if (!call_logged_in (self, call_fingerprint, &check, error))
+    {
+      kw_token_delete_key (self->token, KW_KEY_KIND_AES, key_id, NULL);
+      return NULL;
+    }
+  proven = kw_key_new_with_fingerprint (key, check.fingerprint);
+  g_free (check.fingerprint);
+  return proven;
+}
+
+/**
  * kw_device_count_job:
  * @self: a device
+ * @duration_usec: how long it worked, in microseconds; less than 0 when that is not known
  * @trouble: it ended with trouble of the device
  *
  * Counts a job. Any thread.
  */
 void
-kw_device_count_job (KwDevice *self, gboolean trouble)
+kw_device_count_job (KwDevice *self, gint64 duration_usec, gboolean trouble)
 {
   g_return_if_fail (KW_IS_DEVICE (self));
 
-  g_atomic_int_inc (&self->n_jobs);
-  if (trouble)
-    g_atomic_int_inc (&self->n_errors);
+  kw_figures_count_job (self->figures, duration_usec, trouble);
+}
+
+/**
+ * kw_device_count_failover:
+ * @self: a device
+ *
+ * Counts a job that was given to another device after this one failed. Any thread.
+ */
+void
+kw_device_count_failover (KwDevice *self)
+{
+  g_return_if_fail (KW_IS_DEVICE (self));
+
+  kw_figures_count_failover (self->figures);
 }
 
 /**
@@ -771,15 +1203,24 @@ kw_device_count_job (KwDevice *self, gboolean trouble)
  * @self: a device
  * @out_figures: (out): its figures
  *
- * Tells what the device did since it was plugged in. Any thread.
+ * Tells what the device did, over all times it was plugged in. Any thread.
  */
 void
 kw_device_get_figures (KwDevice *self, KwDeviceFigures *out_figures)
 {
+  KwFiguresReading reading = { 0 };
+
   g_return_if_fail (KW_IS_DEVICE (self));
 
-  out_figures->n_jobs = (guint) g_atomic_int_get (&self->n_jobs);
-  out_figures->n_errors = (guint) g_atomic_int_get (&self->n_errors);
-  out_figures->n_logins = (guint) g_atomic_int_get (&self->login_generation);
-  out_figures->mean_usec = kw_executor_get_mean_usec (self->executor);
+  kw_figures_read (self->figures, &reading);
+  *out_figures = (KwDeviceFigures){
+    .n_jobs = reading.n_jobs,
+    .n_errors = reading.n_errors,
+    .n_failovers = reading.n_failovers,
+    .n_logins = (guint) g_atomic_int_get (&self->login_generation),
+    .n_outstanding = kw_executor_get_outstanding (self->executor),
+    .mean_usec = kw_executor_get_mean_usec (self->executor),
+    .p50_usec = reading.p50_usec,
+    .p99_usec = reading.p99_usec,
+  };
 }

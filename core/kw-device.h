@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kw-executor.h"
+#include "kw-figures.h"
 #include "kw-keyring.h"
 #include "kw-pin-guard.h"
 #include "kw-token.h"
@@ -54,6 +55,7 @@ G_DECLARE_FINAL_TYPE (KwDevice, kw_device, KW, DEVICE, GObject)
  * @pin_name: (nullable): the setting it stands in, for messages; %NULL = "[pkcs11] pin"
  * @timeout_usec: how long one operation may take, in microseconds
  * @number: a number for this device object, never given twice
+ * @figures: (nullable): what was counted of this device before; %NULL to begin anew
  */
 typedef struct
 {
@@ -63,6 +65,7 @@ typedef struct
   const char *pin_name;
   gint64 timeout_usec;
   guint64 number;
+  KwFigures *figures;
 } KwDeviceOptions;
 
 KwDevice *kw_device_new (KwToken *token, const KwDeviceOptions *options);
@@ -70,6 +73,8 @@ KwDevice *kw_device_new (KwToken *token, const KwDeviceOptions *options);
 void kw_device_open (KwDevice *self);
 
 void kw_device_refresh_keys (KwDevice *self);
+
+void kw_device_check_keys (KwDevice *self);
 
 void kw_device_set_state (KwDevice *self, KwDeviceState state, const char *text);
 
@@ -87,7 +92,13 @@ KwDeviceState kw_device_get_state (KwDevice *self);
 
 const char *kw_device_get_state_text (KwDevice *self);
 
+gint64 kw_device_get_state_since (KwDevice *self);
+
+gboolean kw_device_is_checked (KwDevice *self);
+
 GPtrArray *kw_device_get_keys (KwDevice *self);
+
+GPtrArray *kw_device_get_different_keys (KwDevice *self);
 
 void kw_device_add_key (KwDevice *self, KwKey *key);
 
@@ -101,6 +112,22 @@ KwSecret *kw_device_rsa_decrypt (KwDevice *self,
                                  GBytes *ciphertext,
                                  GError **error);
 
+KwSecret *kw_device_aes_cbc (KwDevice *self,
+                             GBytes *key_id,
+                             gboolean encrypt,
+                             const guint8 *iv,
+                             gconstpointer data,
+                             gsize size,
+                             GError **error);
+
+KwSecret *kw_device_random (KwDevice *self, gsize size, GError **error);
+
+KwKey *kw_device_generate_aes (KwDevice *self,
+                               guint bits,
+                               GBytes *key_id,
+                               const char *label,
+                               GError **error);
+
 KwKey *kw_device_generate_rsa (KwDevice *self,
                                guint bits,
                                GBytes *key_id,
@@ -111,18 +138,28 @@ KwKey *kw_device_generate_rsa (KwDevice *self,
  * KwDeviceFigures:
  * @n_jobs: jobs that ran to an end, good or bad
  * @n_errors: those that ended with trouble of the device
- * @n_logins: logins, renewals included
+ * @n_failovers: those that were given to another device then
+ * @n_logins: logins since it was plugged in, renewals included
+ * @n_outstanding: jobs that wait or run
  * @mean_usec: moving mean of a job's duration, in microseconds
+ * @p50_usec: half of the jobs took at most so long lately; 0 before the first
+ * @p99_usec: all but one in a hundred did
  */
 typedef struct
 {
-  guint n_jobs;
-  guint n_errors;
+  guint64 n_jobs;
+  guint64 n_errors;
+  guint64 n_failovers;
   guint n_logins;
+  guint n_outstanding;
   gint64 mean_usec;
+  gint64 p50_usec;
+  gint64 p99_usec;
 } KwDeviceFigures;
 
-void kw_device_count_job (KwDevice *self, gboolean trouble);
+void kw_device_count_job (KwDevice *self, gint64 duration_usec, gboolean trouble);
+
+void kw_device_count_failover (KwDevice *self);
 
 void kw_device_get_figures (KwDevice *self, KwDeviceFigures *out_figures);
 

@@ -12,6 +12,11 @@
 static const char *const verb_nicks[] = {
   [KW_VERB_RSA_DECRYPT] = "rsa-decrypt",
   [KW_VERB_GENERATE_RSA] = "generate-rsa",
+  [KW_VERB_ENCRYPT] = "encrypt",
+  [KW_VERB_DECRYPT] = "decrypt",
+  [KW_VERB_REWRAP] = "rewrap",
+  [KW_VERB_RANDOM] = "random",
+  [KW_VERB_GENERATE_AES] = "generate-aes",
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (verb_nicks) == KW_N_VERBS);
@@ -80,6 +85,98 @@ kw_job_new_generate_rsa (KwCaller *caller, guint bits, const char *label)
 }
 
 /**
+ * kw_job_new_generate_aes:
+ * @caller: who asks
+ * @bits: 128, 192 or 256
+ * @label: (nullable): CKA_LABEL
+ *
+ * Returns: (transfer full): a job that makes an AES key whose CKA_ID comes after those of all others, so that no key that is
+ *   configured by its place becomes another one. Any thread.
+ */
+KwJob *
+kw_job_new_generate_aes (KwCaller *caller, guint bits, const char *label)
+{
+  KwJob *self = job_new (KW_VERB_GENERATE_AES, caller);
+
+  self->bits = bits;
+  self->label = g_strdup (label);
+  return self;
+}
+
+/**
+ * kw_job_new_encrypt:
+ * @caller: who asks
+ * @plaintext: the message
+ * @associated_data: (nullable): what is not encrypted, but must be the same when the message is decrypted
+ *
+ * Returns: (transfer full): a job that encrypts under the first key; kw_job_get_envelope() has the result. Any thread.
+ */
+KwJob *
+kw_job_new_encrypt (KwCaller *caller, KwSecret *plaintext, GBytes *associated_data)
+{
+  KwJob *self = job_new (KW_VERB_ENCRYPT, caller);
+
+  self->message = kw_secret_ref (plaintext);
+  self->associated_data = associated_data != NULL ? g_bytes_ref (associated_data) : NULL;
+  return self;
+}
+
+static KwJob *
+job_new_for_envelope (KwVerb verb, KwCaller *caller, GBytes *envelope, GBytes *associated_data)
+{
+  KwJob *self = job_new (verb, caller);
+
+  self->input = g_bytes_ref (envelope);
+  self->associated_data = associated_data != NULL ? g_bytes_ref (associated_data) : NULL;
+  return self;
+}
+
+/**
+ * kw_job_new_decrypt:
+ * @caller: who asks
+ * @envelope: what was encrypted, in bytes or as text
+ * @associated_data: (nullable): as it was given then
+ *
+ * Returns: (transfer full): a job that decrypts; kw_job_get_plaintext() has the result. Any thread.
+ */
+KwJob *
+kw_job_new_decrypt (KwCaller *caller, GBytes *envelope, GBytes *associated_data)
+{
+  return job_new_for_envelope (KW_VERB_DECRYPT, caller, envelope, associated_data);
+}
+
+/**
+ * kw_job_new_rewrap:
+ * @caller: who asks
+ * @envelope: what was encrypted, in bytes or as text
+ * @associated_data: (nullable): as it was given then
+ *
+ * Returns: (transfer full): a job that brings a message under the first key; kw_job_get_envelope() and kw_job_get_changed()
+ *   have the result. Any thread.
+ */
+KwJob *
+kw_job_new_rewrap (KwCaller *caller, GBytes *envelope, GBytes *associated_data)
+{
+  return job_new_for_envelope (KW_VERB_REWRAP, caller, envelope, associated_data);
+}
+
+/**
+ * kw_job_new_random:
+ * @caller: who asks
+ * @size: how many bytes, 1 to KW_MAX_RANDOM_BYTES
+ *
+ * Returns: (transfer full): a job that lets a device make random bytes; kw_job_get_plaintext() has them. Any thread.
+ */
+KwJob *
+kw_job_new_random (KwCaller *caller, gsize size)
+{
+  KwJob *self = job_new (KW_VERB_RANDOM, caller);
+
+  self->n_random = size;
+  return self;
+}
+
+/**
  * kw_job_ref:
  * @self: a job
  *
@@ -110,6 +207,14 @@ kw_job_unref (KwJob *self)
   kw_caller_unref (self->caller);
   g_clear_pointer (&self->key_id, g_bytes_unref);
   g_clear_pointer (&self->input, g_bytes_unref);
+  g_clear_pointer (&self->message, kw_secret_unref);
+  g_clear_pointer (&self->associated_data, g_bytes_unref);
+  g_clear_pointer (&self->step.input, kw_secret_unref);
+  g_clear_pointer (&self->step.output, kw_secret_unref);
+  g_clear_pointer (&self->output, g_bytes_unref);
+  g_free (self->key_name);
+  g_free (self->fingerprint);
+  g_free (self->old_fingerprint);
   g_free (self->label);
   g_clear_pointer (&self->plaintext, kw_secret_unref);
   g_clear_pointer (&self->key, kw_key_unref);
@@ -202,7 +307,7 @@ kw_job_get_key_id (const KwJob *self)
  * kw_job_get_plaintext:
  * @self: a job that has ended
  *
- * Returns: (transfer none) (nullable): what was decrypted
+ * Returns: (transfer none) (nullable): what was decrypted, or random bytes
  */
 KwSecret *
 kw_job_get_plaintext (const KwJob *self)
@@ -220,6 +325,66 @@ KwKey *
 kw_job_get_key (const KwJob *self)
 {
   return self->key;
+}
+
+/**
+ * kw_job_get_envelope:
+ * @self: a job that has ended
+ *
+ * Returns: (transfer none) (nullable): what was encrypted or rewrapped, in bytes; kw_envelope_to_text() makes text of it
+ */
+GBytes *
+kw_job_get_envelope (const KwJob *self)
+{
+  return self->output;
+}
+
+/**
+ * kw_job_get_changed:
+ * @self: a job that rewraps and has ended
+ *
+ * Returns: %FALSE when the message was under the first key already, so that what came out is what went in
+ */
+gboolean
+kw_job_get_changed (const KwJob *self)
+{
+  return self->changed;
+}
+
+/**
+ * kw_job_get_key_name:
+ * @self: a job that has ended
+ *
+ * Returns: (transfer none) (nullable): the entry of `hsm_keyid` that was used; when rewrapping, the one it is under now
+ */
+const char *
+kw_job_get_key_name (const KwJob *self)
+{
+  return self->key_name;
+}
+
+/**
+ * kw_job_get_fingerprint:
+ * @self: a job that has ended
+ *
+ * Returns: (transfer none) (nullable): fingerprint of that key in hex
+ */
+const char *
+kw_job_get_fingerprint (const KwJob *self)
+{
+  return self->fingerprint;
+}
+
+/**
+ * kw_job_get_device_name:
+ * @self: a job that has ended
+ *
+ * Returns: (transfer none) (nullable): the device that did it; %NULL when none had to
+ */
+const char *
+kw_job_get_device_name (const KwJob *self)
+{
+  return self->device_name;
 }
 
 /**

@@ -10,6 +10,11 @@ G_BEGIN_DECLS
  * KwVerb:
  * @KW_VERB_RSA_DECRYPT: decrypt one block with an RSA key
  * @KW_VERB_GENERATE_RSA: make an RSA pair
+ * @KW_VERB_ENCRYPT: encrypt a message under the first key of `hsm_keyid`
+ * @KW_VERB_DECRYPT: decrypt a message under any of them
+ * @KW_VERB_REWRAP: encrypt anew under the first key what was encrypted under another
+ * @KW_VERB_RANDOM: random bytes made by a device
+ * @KW_VERB_GENERATE_AES: make an AES key
  *
  * What a caller wants done.
  */
@@ -17,9 +22,14 @@ typedef enum
 {
   KW_VERB_RSA_DECRYPT,
   KW_VERB_GENERATE_RSA,
+  KW_VERB_ENCRYPT,
+  KW_VERB_DECRYPT,
+  KW_VERB_REWRAP,
+  KW_VERB_RANDOM,
+  KW_VERB_GENERATE_AES,
 } KwVerb;
 
-#define KW_N_VERBS (KW_VERB_GENERATE_RSA + 1)
+#define KW_N_VERBS (KW_VERB_GENERATE_AES + 1)
 
 const char *kw_verb_to_string (KwVerb verb);
 
@@ -31,6 +41,16 @@ KwJob *
 kw_job_new_rsa_decrypt (KwCaller *caller, GBytes *key_id, KwRsaPadding padding, GBytes *ciphertext);
 
 KwJob *kw_job_new_generate_rsa (KwCaller *caller, guint bits, const char *label);
+
+KwJob *kw_job_new_generate_aes (KwCaller *caller, guint bits, const char *label);
+
+KwJob *kw_job_new_encrypt (KwCaller *caller, KwSecret *plaintext, GBytes *associated_data);
+
+KwJob *kw_job_new_decrypt (KwCaller *caller, GBytes *envelope, GBytes *associated_data);
+
+KwJob *kw_job_new_rewrap (KwCaller *caller, GBytes *envelope, GBytes *associated_data);
+
+KwJob *kw_job_new_random (KwCaller *caller, gsize size);
 
 KwJob *kw_job_ref (KwJob *self);
 
@@ -51,6 +71,16 @@ GBytes *kw_job_get_key_id (const KwJob *self);
 KwSecret *kw_job_get_plaintext (const KwJob *self);
 
 KwKey *kw_job_get_key (const KwJob *self);
+
+GBytes *kw_job_get_envelope (const KwJob *self);
+
+gboolean kw_job_get_changed (const KwJob *self);
+
+const char *kw_job_get_key_name (const KwJob *self);
+
+const char *kw_job_get_fingerprint (const KwJob *self);
+
+const char *kw_job_get_device_name (const KwJob *self);
 
 const GError *kw_job_get_error (const KwJob *self);
 

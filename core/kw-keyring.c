@@ -6,56 +6,108 @@
 #include "kw-keyring.h"
 
 #include "kw-error.h"
+#include "kw-fingerprint.h"
+#include "kw-key-matrix-private.h"
+#include "kw-log.h"
 #include "kw-names.h"
 #include "kw-state-file.h"
+
+#include <string.h>
 
 /*
  * Which key stands behind an id. The fingerprint of each key is recorded in the state directory when the key is first
  * seen; a token that later shows another key under the same id is not used for it until the administrator accepts that.
  *
- * Any thread; calls that change the record block on the disk.
+ * A key with a public half is recorded under its own id, by the first device that shows it. An AES key of `hsm_keyid` is
+ * recorded under the entry it stands there with, since that is what callers and devices have in common; and only once all
+ * devices have been looked at and those that have it agree, so that one wrong device that is early decides nothing.
+ *
+ * The matrix, which says how each key is on each device, is made in the main context and may be read by any thread. So may
+ * the record; calls that change that block on the disk.
  */
 struct _KwKeyring
 {
   GObject parent_instance;
 
   char *state_directory; /* owned */
+  GPtrArray *selectors;  /* owned; of KwKeySelector; set before use */
+  gboolean encrypts;     /* set before use */
+  guint min_copies;      /* set before use */
+  gboolean recording;    /* main context: fingerprints are being written */
+
   GMutex lock;
   GHashTable *fingerprints; /* owned; name of the key → fingerprint; guarded by lock */
+  GHashTable *configured;   /* owned; entry of hsm_keyid → fingerprint; guarded by lock */
+  KwKeyMatrix *matrix;      /* owned; replaced, never changed; guarded by lock */
 };
+
+enum
+{
+  SIGNAL_CHANGED,
+  SIGNAL_RECORDED,
+  N_SIGNALS
+};
+
+static guint signals[N_SIGNALS];
 
 G_DEFINE_FINAL_TYPE (KwKeyring, kw_keyring, G_TYPE_OBJECT)
 
 #define GROUP_KEYS "keys"
+#define GROUP_CONFIGURED "hsm_keyid"
+#define FILE_COMMENT " Fingerprint of each key as it was when first seen."
+#define SHOWN_DIGITS 16 /* of a fingerprint, in sentences */
 
-/* "rsa 6ba7b810-…" or "rsa 01ff" for ids that are no UUIDs. */
+/* The UUID, or hex for ids that are none. */
 static char *
-key_name (const KwKey *key)
+id_text (const KwKey *key)
 {
-  GString *name = g_string_new (kw_key_kind_to_string (kw_key_get_kind (key)));
+  GString *text = NULL;
   gsize size = 0;
   const guint8 *id = g_bytes_get_data (kw_key_get_id (key), &size);
 
-  g_string_append_c (name, '-');
   if (kw_key_get_uuid (key) != NULL)
-    g_string_append (name, kw_key_get_uuid (key));
-  else
-    {
-      for (gsize i = 0; i < size; i++)
-        g_string_append_printf (name, "%02x", id[i]);
-    }
-  return g_string_free (name, FALSE);
+    return g_strdup (kw_key_get_uuid (key));
+  text = g_string_sized_new (2 * size);
+  for (gsize i = 0; i < size; i++)
+    g_string_append_printf (text, "%02x", id[i]);
+  return g_string_free (text, FALSE);
+}
+
+/* "rsa-6ba7b810-…" or "rsa-01ff". */
+static char *
+key_name (const KwKey *key)
+{
+  g_autofree char *id = id_text (key);
+
+  return g_strconcat (kw_key_kind_to_string (kw_key_get_kind (key)), "-", id, NULL);
+}
+
+/* A label may have characters that a name in a state file cannot have. */
+static char *
+configured_name (const char *id)
+{
+  return g_uri_escape_string (id, ":", FALSE);
 }
 
 static GHashTable *
-table_from_contents (GKeyFile *contents)
+table_new (void)
 {
-  GHashTable *table = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
-  g_auto (GStrv) names = g_key_file_get_keys (contents, GROUP_KEYS, NULL, NULL);
+  return g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
+}
+
+static GHashTable *
+table_from_contents (GKeyFile *contents, const char *group)
+{
+  GHashTable *table = table_new ();
+  g_auto (GStrv) names = g_key_file_get_keys (contents, group, NULL, NULL);
 
   for (guint i = 0; names != NULL && names[i] != NULL; i++)
-    g_hash_table_insert (table, g_strdup (names[i]),
-                         g_key_file_get_string (contents, GROUP_KEYS, names[i], NULL));
+    {
+      char *value = g_key_file_get_string (contents, group, names[i], NULL);
+
+      if (value != NULL)
+        g_hash_table_insert (table, g_strdup (names[i]), value);
+    }
   return table;
 }
 
@@ -77,6 +129,14 @@ tables_are_equal (GHashTable *a, GHashTable *b)
   return TRUE;
 }
 
+static void
+ensure_comment (GKeyFile *contents)
+{
+  if (!g_key_file_has_group (contents, GROUP_KEYS)
+      && !g_key_file_has_group (contents, GROUP_CONFIGURED))
+    g_key_file_set_comment (contents, NULL, NULL, FILE_COMMENT, NULL);
+}
+
 typedef struct
 {
   GPtrArray *keys; /* borrowed; of KwKey */
@@ -93,9 +153,7 @@ record_new_keys (GKeyFile *contents,
   RecordStep *step = user_data;
   GPtrArray *keys = step->keys;
 
-  if (!g_key_file_has_group (contents, GROUP_KEYS))
-    g_key_file_set_comment (contents, NULL, NULL,
-                            " Fingerprint of each key as it was when first seen.", NULL);
+  ensure_comment (contents);
   for (guint i = 0; i < keys->len; i++)
     {
       KwKey *key = g_ptr_array_index (keys, i);
@@ -112,13 +170,510 @@ record_new_keys (GKeyFile *contents,
   return TRUE;
 }
 
+/* Fingerprints of configured keys on their way to the disk, in a thread of their own. */
+typedef struct
+{
+  GHashTable *fresh;    /* owned; name → fingerprint */
+  GHashTable *recorded; /* owned; name → what stands in the file afterwards */
+} ConfiguredStep;
+
+static void
+configured_step_free (gpointer data)
+{
+  ConfiguredStep *step = data;
+
+  g_hash_table_unref (step->fresh);
+  g_hash_table_unref (step->recorded);
+  g_free (step);
+}
+
+/* What another process recorded meanwhile stands. */
+static gboolean
+record_configured (GKeyFile *contents,
+                   gboolean *out_changed,
+                   gpointer user_data,
+                   GError **error G_GNUC_UNUSED)
+{
+  ConfiguredStep *step = user_data;
+  GHashTableIter iter;
+  gpointer name = NULL;
+  gpointer fingerprint = NULL;
+
+  ensure_comment (contents);
+  g_hash_table_iter_init (&iter, step->fresh);
+  while (g_hash_table_iter_next (&iter, &name, &fingerprint))
+    {
+      g_autofree char *before = g_key_file_get_string (contents, GROUP_CONFIGURED, name, NULL);
+
+      g_hash_table_insert (step->recorded, g_strdup (name),
+                           g_strdup (before != NULL ? before : fingerprint));
+      if (before != NULL)
+        continue;
+      g_key_file_set_string (contents, GROUP_CONFIGURED, name, fingerprint);
+      *out_changed = TRUE;
+    }
+  return TRUE;
+}
+
+static void
+record_thread (GTask *task,
+               gpointer source_object,
+               gpointer task_data,
+               GCancellable *cancellable G_GNUC_UNUSED)
+{
+  KwKeyring *self = KW_KEYRING (source_object);
+  g_autoptr (GError) error = NULL;
+
+  if (kw_state_file_update (self->state_directory, KW_STATE_FILE_KEYS, record_configured, task_data,
+                            &error))
+    g_task_return_boolean (task, TRUE);
+  else
+    g_task_return_error (task, g_steal_pointer (&error));
+}
+
+static void
+on_recorded (GObject *source_object, GAsyncResult *result, gpointer user_data G_GNUC_UNUSED)
+{
+  KwKeyring *self = KW_KEYRING (source_object);
+  ConfiguredStep *step = g_task_get_task_data (G_TASK (result));
+  g_autoptr (GError) error = NULL;
+  GHashTableIter iter;
+  gpointer name = NULL;
+  gpointer fingerprint = NULL;
+
+  self->recording = FALSE;
+  if (!g_task_propagate_boolean (G_TASK (result), &error))
+    {
+      kw_log (G_LOG_LEVEL_CRITICAL, "Fingerprints cannot be recorded, so new keys are not used",
+              "error", error->message, NULL);
+      return;
+    }
+  g_mutex_lock (&self->lock);
+  g_hash_table_iter_init (&iter, step->recorded);
+  while (g_hash_table_iter_next (&iter, &name, &fingerprint))
+    g_hash_table_insert (self->configured, g_strdup (name), g_strdup (fingerprint));
+  g_mutex_unlock (&self->lock);
+  g_signal_emit (self, signals[SIGNAL_RECORDED], 0);
+}
+
+static void
+start_recording (KwKeyring *self, GHashTable *fresh)
+{
+  ConfiguredStep *step = NULL;
+  g_autoptr (GTask) task = NULL;
+
+  if (self->recording || g_hash_table_size (fresh) == 0)
+    return;
+  self->recording = TRUE;
+  step = g_new0 (ConfiguredStep, 1);
+  step->fresh = g_hash_table_ref (fresh);
+  step->recorded = table_new ();
+  task = g_task_new (self, NULL, on_recorded, NULL);
+  g_task_set_task_data (task, step, configured_step_free);
+  g_task_run_in_thread (task, record_thread);
+}
+
+/* A judgement on its way. */
+typedef struct
+{
+  KwKeyring *keyring;
+  const KwKeyringDevice *devices;
+  guint n_devices;
+  KwKeyMatrix *matrix;
+  GHashTable *fresh; /* owned; keys to be recorded: name → fingerprint */
+  gboolean waiting;  /* there is a key that can be recorded only when all devices have settled */
+} Judgement;
+
+static char *
+dup_recorded (KwKeyring *self, const char *id)
+{
+  g_autofree char *name = configured_name (id);
+  char *recorded = NULL;
+
+  g_mutex_lock (&self->lock);
+  recorded = g_strdup (g_hash_table_lookup (self->configured, name));
+  g_mutex_unlock (&self->lock);
+  return recorded;
+}
+
+static gboolean
+key_can_do_both (const KwKey *key)
+{
+  const guint both = KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT;
+
+  return (kw_key_get_usage (key) & both) == both;
+}
+
+/* How one configured key is on one device, apart from what the record says. */
+static void
+look_at_device (const KwKeySelector *selector, const KwKeyringDevice *device, KwMatrixCell *cell)
+{
+  g_autoptr (GError) error = NULL;
+  KwKey *key = NULL;
+
+  if (!device->checked)
+    return;
+  key = kw_key_selector_find (selector, device->keys, &error);
+  if (key == NULL)
+    {
+      cell->state = g_error_matches (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND)
+                        ? KW_KEY_STATE_MISSING
+                        : KW_KEY_STATE_UNCHECKED;
+      cell->advice = g_strdup (error->message);
+      return;
+    }
+  cell->key = kw_key_ref (key);
+  if (!key_can_do_both (key))
+    cell->advice = g_strdup ("The key may not both encrypt and decrypt by CBC; make one that may");
+}
+
+/* What the devices that have been looked at say the key is: NULL when none says anything or when they disagree. */
+static const char *
+find_consensus (const Judgement *judgement, guint row, gboolean *out_disagree)
+{
+  const char *consensus = NULL;
+
+  *out_disagree = FALSE;
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      const KwMatrixCell *cell = kw_key_matrix_get_cell (judgement->matrix, row, i);
+      const char *fingerprint = cell->key != NULL ? kw_key_get_fingerprint (cell->key) : NULL;
+
+      if (fingerprint == NULL)
+        continue;
+      if (consensus != NULL && !g_str_equal (consensus, fingerprint))
+        {
+          *out_disagree = TRUE;
+          return NULL;
+        }
+      consensus = fingerprint;
+    }
+  return consensus;
+}
+
+static gboolean
+all_settled (const Judgement *judgement)
+{
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      if (!judgement->devices[i].settled)
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static char *
+describe_disagreement (const Judgement *judgement, guint row, const char *id)
+{
+  g_autoptr (GString) text = g_string_new (NULL);
+
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      const KwMatrixCell *cell = kw_key_matrix_get_cell (judgement->matrix, row, i);
+
+      if (cell->key != NULL && kw_key_get_fingerprint (cell->key) != NULL)
+        g_string_append_printf (text, "%s%s has %.*s", text->len > 0 ? ", " : "",
+                                judgement->devices[i].name, SHOWN_DIGITS,
+                                kw_key_get_fingerprint (cell->key));
+    }
+  return g_strdup_printf (
+      "The devices have different keys as key %s: %s; it is not used. Unplug what is wrong, or run: "
+      "keyward keys accept %s FINGERPRINT",
+      id, text->str, id);
+}
+
+/* With nothing on record: what all agree on is recorded, once all had their say. */
+static void
+judge_unrecorded (Judgement *judgement, guint row, KwKeyFacts *facts)
+{
+  gboolean disagree = FALSE;
+  const char *consensus = find_consensus (judgement, row, &disagree);
+
+  if (disagree)
+    {
+      facts->advice = describe_disagreement (judgement, row, facts->id);
+      for (guint i = 0; i < judgement->n_devices; i++)
+        {
+          KwMatrixCell *cell = kw_key_matrix_edit_cell (judgement->matrix, row, i);
+
+          if (cell->key != NULL && kw_key_get_fingerprint (cell->key) != NULL)
+            cell->state = KW_KEY_STATE_DIFFERENT;
+        }
+      return;
+    }
+  if (consensus == NULL)
+    return;
+  if (all_settled (judgement))
+    g_hash_table_insert (judgement->fresh, configured_name (facts->id), g_strdup (consensus));
+  else
+    judgement->waiting = TRUE;
+}
+
+static void
+judge_cell (KwMatrixCell *cell, const KwKeyFacts *facts, const char *device)
+{
+  const char *fingerprint = cell->key != NULL ? kw_key_get_fingerprint (cell->key) : NULL;
+
+  if (fingerprint == NULL)
+    return;
+  if (!g_str_equal (fingerprint, facts->fingerprint))
+    {
+      g_free (cell->advice);
+      cell->state = KW_KEY_STATE_DIFFERENT;
+      cell->advice = g_strdup_printf (
+          "On device %s key %s is another one (%.*s) than recorded (%.*s) and is not used; put the right key there, or "
+          "run: keyward keys accept %s",
+          device, facts->id, SHOWN_DIGITS, fingerprint, SHOWN_DIGITS, facts->fingerprint,
+          facts->id);
+      return;
+    }
+  if (!key_can_do_both (cell->key))
+    return;
+  cell->state = KW_KEY_STATE_OK;
+  if (!kw_key_is_weak (cell->key))
+    return;
+  cell->state = KW_KEY_STATE_WEAK;
+  cell->advice = g_strdup (kw_key_get_weakness (cell->key));
+}
+
+/* How serious a state is for the key as a whole. */
+static guint
+severity (KwKeyState state)
+{
+  static const guint severities[] = {
+    [KW_KEY_STATE_OK] = 0,   [KW_KEY_STATE_UNCHECKED] = 1, [KW_KEY_STATE_MISSING] = 2,
+    [KW_KEY_STATE_WEAK] = 3, [KW_KEY_STATE_DIFFERENT] = 4,
+  };
+
+  G_STATIC_ASSERT (G_N_ELEMENTS (severities) == KW_N_KEY_STATES);
+  return severities[state];
+}
+
+/* The most serious cell of a row gives its state, and its advice where there is none yet. */
+static void
+sum_up_row (const Judgement *judgement, guint row, KwKeyFacts *facts)
+{
+  const KwMatrixCell *worst = NULL;
+  guint n_checked = 0;
+
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      const KwMatrixCell *cell = kw_key_matrix_get_cell (judgement->matrix, row, i);
+      gboolean usable = cell->state == KW_KEY_STATE_OK || cell->state == KW_KEY_STATE_WEAK;
+
+      if (cell->key != NULL && facts->label[0] == '\0')
+        {
+          g_free (facts->label);
+          facts->label = g_strdup (kw_key_get_label (cell->key));
+        }
+      if (usable && judgement->devices[i].ready)
+        facts->n_copies++;
+      if (!judgement->devices[i].checked)
+        continue;
+      n_checked++;
+      if (worst == NULL || severity (cell->state) > severity (worst->state))
+        worst = cell;
+    }
+  facts->state = worst != NULL ? worst->state : KW_KEY_STATE_UNCHECKED;
+  if (facts->advice != NULL)
+    return;
+  if (n_checked == 0)
+    facts->advice = g_strdup ("No device is there that could have it");
+  else if (worst != NULL && worst->state != KW_KEY_STATE_OK)
+    facts->advice = g_strdup (worst->advice);
+}
+
+static void
+advise_missing (const Judgement *judgement, guint row, KwKeyFacts *facts)
+{
+  for (guint i = 0; facts->state == KW_KEY_STATE_MISSING && i < judgement->n_devices; i++)
+    {
+      if (kw_key_matrix_get_cell (judgement->matrix, row, i)->state != KW_KEY_STATE_MISSING)
+        continue;
+      g_free (facts->advice);
+      facts->advice
+          = facts->n_copies > 0
+                ? g_strdup_printf ("Key %s is missing on device %s; clone it to there", facts->id,
+                                   judgement->devices[i].name)
+                : g_strdup_printf (
+                    "Key %s is on no device; make it, or plug in a device that has it", facts->id);
+      return;
+    }
+}
+
+/* Whether the first key may be used for what is new. */
+static void
+judge_encryption (const Judgement *judgement, KwKeyFacts *facts)
+{
+  KwKeyring *self = judgement->keyring;
+
+  if (!facts->is_first || facts->fingerprint == NULL)
+    return;
+  if (facts->state == KW_KEY_STATE_WEAK)
+    {
+      g_autofree char *weakness = g_steal_pointer (&facts->advice);
+
+      facts->advice = g_strdup_printf (
+          "Key %s is weak and may only decrypt: %s; make a new key and put it first in hsm_keyid",
+          facts->id, weakness);
+      return;
+    }
+  if (facts->n_copies < self->min_copies && facts->n_copies > 0)
+    {
+      g_free (facts->advice);
+      facts->advice = g_strdup_printf (
+          "Key %s is on %u ready device%s, and min_copies is %u: nothing is encrypted until "
+          "more devices have it",
+          facts->id, facts->n_copies, facts->n_copies == 1 ? "" : "s", self->min_copies);
+    }
+  facts->may_encrypt = self->encrypts && facts->n_copies >= self->min_copies && facts->n_copies > 0;
+}
+
+static void
+judge_configured (Judgement *judgement, guint row, const KwKeySelector *selector)
+{
+  const char *id = kw_key_selector_get_text (selector);
+  KwKeyFacts *facts = kw_key_matrix_add_key (judgement->matrix, id, KW_KEY_KIND_AES);
+
+  facts->configured = TRUE;
+  facts->is_first = row == 0;
+  facts->fingerprint = dup_recorded (judgement->keyring, id);
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      KwMatrixCell *cell = kw_key_matrix_edit_cell (judgement->matrix, row, i);
+
+      look_at_device (selector, &judgement->devices[i], cell);
+      if (facts->fingerprint != NULL)
+        judge_cell (cell, facts, judgement->devices[i].name);
+    }
+  if (facts->fingerprint == NULL)
+    judge_unrecorded (judgement, row, facts);
+  sum_up_row (judgement, row, facts);
+  advise_missing (judgement, row, facts);
+  judge_encryption (judgement, facts);
+}
+
+static KwKey *
+find_same_id (GPtrArray *keys, const KwKey *wanted)
+{
+  for (guint i = 0; keys != NULL && i < keys->len; i++)
+    {
+      KwKey *key = g_ptr_array_index (keys, i);
+
+      if (kw_key_get_kind (key) == kw_key_get_kind (wanted)
+          && g_bytes_equal (kw_key_get_id (key), kw_key_get_id (wanted)))
+        return key;
+    }
+  return NULL;
+}
+
+/* RSA keys by their names: all that some device shows. */
+static GHashTable *
+collect_rsa_keys (const Judgement *judgement)
+{
+  GHashTable *keys = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      GPtrArray *lists[] = { judgement->devices[i].keys, judgement->devices[i].different };
+
+      for (guint j = 0; j < G_N_ELEMENTS (lists); j++)
+        {
+          for (guint k = 0; lists[j] != NULL && k < lists[j]->len; k++)
+            {
+              KwKey *key = g_ptr_array_index (lists[j], k);
+
+              if (kw_key_get_kind (key) == KW_KEY_KIND_RSA)
+                g_hash_table_insert (keys, id_text (key), key);
+            }
+        }
+    }
+  return keys;
+}
+
+static gint
+compare_names (gconstpointer a, gconstpointer b)
+{
+  return g_strcmp0 (a, b);
+}
+
+static void
+judge_rsa (Judgement *judgement, const char *id, const KwKey *sample)
+{
+  guint row = kw_key_matrix_get_n_keys (judgement->matrix);
+  KwKeyFacts *facts = kw_key_matrix_add_key (judgement->matrix, id, KW_KEY_KIND_RSA);
+  g_autofree char *name = key_name (sample);
+
+  g_mutex_lock (&judgement->keyring->lock);
+  facts->fingerprint = g_strdup (g_hash_table_lookup (judgement->keyring->fingerprints, name));
+  g_mutex_unlock (&judgement->keyring->lock);
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      const KwKeyringDevice *device = &judgement->devices[i];
+      KwMatrixCell *cell = kw_key_matrix_edit_cell (judgement->matrix, row, i);
+      KwKey *good = find_same_id (device->keys, sample);
+      KwKey *bad = find_same_id (device->different, sample);
+
+      if (!device->checked)
+        continue;
+      cell->state = good != NULL  ? KW_KEY_STATE_OK
+                    : bad != NULL ? KW_KEY_STATE_DIFFERENT
+                                  : KW_KEY_STATE_MISSING;
+      if (good != NULL || bad != NULL)
+        cell->key = kw_key_ref (good != NULL ? good : bad);
+      if (good == NULL && bad != NULL)
+        cell->advice = g_strdup_printf (
+            "On device %s key %s is another one than recorded and is not used; put the right key there, or run: keyward "
+            "keys accept %s",
+            device->name, id, id);
+    }
+  sum_up_row (judgement, row, facts);
+  advise_missing (judgement, row, facts);
+}
+
+static void
+judge_all_rsa (Judgement *judgement)
+{
+  g_autoptr (GHashTable) keys = collect_rsa_keys (judgement);
+  g_autoptr (GList) names = g_list_sort (g_hash_table_get_keys (keys), compare_names);
+
+  for (GList *link = names; link != NULL; link = link->next)
+    judge_rsa (judgement, link->data, g_hash_table_lookup (keys, link->data));
+}
+
+static void
+log_changes (const KwKeyMatrix *before, const KwKeyMatrix *after)
+{
+  for (guint i = 0; i < kw_key_matrix_get_n_keys (after); i++)
+    {
+      const KwKeyFacts *facts = kw_key_matrix_get_key (after, i);
+      const KwKeyFacts *old = kw_key_matrix_find_key (before, facts->id);
+      g_autofree char *n_copies = g_strdup_printf ("%u", facts->n_copies);
+
+      /* Devices say themselves what is wrong with their RSA keys. */
+      if (!facts->configured)
+        continue;
+      if (old != NULL && old->state == facts->state && old->n_copies == facts->n_copies
+          && g_strcmp0 (old->advice, facts->advice) == 0)
+        continue;
+      kw_log (facts->advice == NULL                    ? G_LOG_LEVEL_INFO
+              : facts->state == KW_KEY_STATE_DIFFERENT ? G_LOG_LEVEL_CRITICAL
+                                                       : G_LOG_LEVEL_WARNING,
+              "Key state", "key", facts->id, "state", kw_key_state_to_string (facts->state),
+              "fingerprint", facts->fingerprint, "copies", n_copies, "text", facts->advice, NULL);
+    }
+}
+
 static void
 kw_keyring_finalize (GObject *object)
 {
   KwKeyring *self = KW_KEYRING (object);
 
   g_free (self->state_directory);
+  g_ptr_array_unref (self->selectors);
   g_hash_table_unref (self->fingerprints);
+  g_hash_table_unref (self->configured);
+  kw_key_matrix_unref (self->matrix);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (kw_keyring_parent_class)->finalize (object);
 }
@@ -127,13 +682,34 @@ static void
 kw_keyring_class_init (KwKeyringClass *klass)
 {
   G_OBJECT_CLASS (klass)->finalize = kw_keyring_finalize;
+
+  /**
+   * KwKeyring::changed:
+   * @self: the keyring
+   *
+   * kw_keyring_ref_matrix() gives another matrix than before. Main context.
+   */
+  signals[SIGNAL_CHANGED] = g_signal_new ("changed", KW_TYPE_KEYRING, G_SIGNAL_RUN_LAST, 0, NULL,
+                                          NULL, NULL, G_TYPE_NONE, 0);
+  /**
+   * KwKeyring::recorded:
+   * @self: the keyring
+   *
+   * Fingerprints were recorded, so that kw_keyring_judge() may come to another result. Main context.
+   */
+  signals[SIGNAL_RECORDED] = g_signal_new ("recorded", KW_TYPE_KEYRING, G_SIGNAL_RUN_LAST, 0, NULL,
+                                           NULL, NULL, G_TYPE_NONE, 0);
 }
 
 static void
 kw_keyring_init (KwKeyring *self)
 {
   g_mutex_init (&self->lock);
-  self->fingerprints = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
+  self->selectors = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_selector_unref);
+  self->min_copies = 1;
+  self->fingerprints = table_new ();
+  self->configured = table_new ();
+  self->matrix = kw_key_matrix_new ();
 }
 
 /**
@@ -152,6 +728,27 @@ kw_keyring_new (const char *state_directory)
 }
 
 /**
+ * kw_keyring_set_keys:
+ * @self: a keyring that nobody else uses yet
+ * @selectors: (element-type KwKeySelector): the entries of `hsm_keyid`
+ * @encrypts: the first of them may encrypt
+ * @min_copies: when it is on so many ready devices
+ *
+ * Says which AES keys are to be looked after.
+ */
+void
+kw_keyring_set_keys (KwKeyring *self, GPtrArray *selectors, gboolean encrypts, guint min_copies)
+{
+  g_return_if_fail (KW_IS_KEYRING (self) && selectors != NULL);
+
+  g_ptr_array_set_size (self->selectors, 0);
+  for (guint i = 0; i < selectors->len; i++)
+    g_ptr_array_add (self->selectors, kw_key_selector_ref (g_ptr_array_index (selectors, i)));
+  self->encrypts = encrypts;
+  self->min_copies = MAX (min_copies, 1);
+}
+
+/**
  * kw_keyring_load:
  * @self: the keyring
  * @out_changed: (out) (optional): whether it says something else than was known
@@ -166,6 +763,7 @@ kw_keyring_load (KwKeyring *self, gboolean *out_changed, GError **error)
 {
   g_autoptr (GKeyFile) contents = NULL;
   GHashTable *fresh = NULL;
+  GHashTable *fresh_configured = NULL;
   g_autoptr (GMutexLocker) locker = NULL;
 
   g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
@@ -174,11 +772,15 @@ kw_keyring_load (KwKeyring *self, gboolean *out_changed, GError **error)
   if (contents == NULL)
     return FALSE;
   locker = g_mutex_locker_new (&self->lock);
-  fresh = table_from_contents (contents);
+  fresh = table_from_contents (contents, GROUP_KEYS);
+  fresh_configured = table_from_contents (contents, GROUP_CONFIGURED);
   if (out_changed != NULL)
-    *out_changed = !tables_are_equal (fresh, self->fingerprints);
+    *out_changed = !tables_are_equal (fresh, self->fingerprints)
+                   || !tables_are_equal (fresh_configured, self->configured);
   g_hash_table_unref (self->fingerprints);
+  g_hash_table_unref (self->configured);
   self->fingerprints = fresh;
+  self->configured = fresh_configured;
   return TRUE;
 }
 
@@ -209,8 +811,8 @@ take_back (KwKeyring *self, GHashTable *recorded, GPtrArray *admitted, GPtrArray
  * @out_different: (out) (transfer full) (element-type KwKey): those that are not the key recorded under their id
  * @error: where to store the error
  *
- * Compares keys with the record and records those seen for the first time. Keys without a fingerprint are left out. Any
- * thread; blocks on the disk when something is new.
+ * Compares keys with the record and records those seen for the first time. Keys without a fingerprint are left out, and so
+ * are AES keys, which kw_keyring_judge() looks after. Any thread; blocks on the disk when something is new.
  *
  * Returns: (transfer full) (element-type KwKey): the keys that may be used; %NULL with an error when the record cannot be
  *   written, so that no key is used whose fingerprint would not be known next time
@@ -234,7 +836,7 @@ kw_keyring_admit (KwKeyring *self, GPtrArray *keys, GPtrArray **out_different, G
       g_autofree char *name = key_name (key);
       const char *recorded = g_hash_table_lookup (self->fingerprints, name);
 
-      if (kw_key_get_fingerprint (key) == NULL)
+      if (kw_key_get_fingerprint (key) == NULL || kw_key_get_kind (key) == KW_KEY_KIND_AES)
         continue;
       if (recorded != NULL && !g_str_equal (recorded, kw_key_get_fingerprint (key)))
         {
@@ -318,4 +920,182 @@ kw_keyring_forget (KwKeyring *self, GBytes *key_id, gboolean *out_known, GError 
     return FALSE;
   *out_known = step.known;
   return TRUE;
+}
+
+typedef struct
+{
+  const char *name;
+  const char *fingerprint; /* nullable: the entry goes */
+  gboolean known;
+} AcceptStep;
+
+static gboolean
+replace_configured (GKeyFile *contents,
+                    gboolean *out_changed,
+                    gpointer user_data,
+                    GError **error G_GNUC_UNUSED)
+{
+  AcceptStep *step = user_data;
+
+  ensure_comment (contents);
+  step->known = g_key_file_has_key (contents, GROUP_CONFIGURED, step->name, NULL);
+  if (step->fingerprint != NULL)
+    g_key_file_set_string (contents, GROUP_CONFIGURED, step->name, step->fingerprint);
+  else if (step->known)
+    g_key_file_remove_key (contents, GROUP_CONFIGURED, step->name, NULL);
+  *out_changed = step->known || step->fingerprint != NULL;
+  return TRUE;
+}
+
+/**
+ * kw_keyring_forget_configured:
+ * @self: the keyring
+ * @id: an entry of `hsm_keyid`, in the spelling of kw_key_selector_get_text()
+ * @out_known: (out): whether a fingerprint was recorded
+ * @error: where to store the error
+ *
+ * Drops the recorded fingerprint of an AES key, so that what all devices agree on is recorded next. An act of the
+ * administrator, never of the daemon. Any thread; blocks on the disk.
+ *
+ * Returns: %TRUE on success
+ */
+gboolean
+kw_keyring_forget_configured (KwKeyring *self, const char *id, gboolean *out_known, GError **error)
+{
+  g_autofree char *name = configured_name (id);
+  AcceptStep step = { name, NULL, FALSE };
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  if (!kw_state_file_update (self->state_directory, KW_STATE_FILE_KEYS, replace_configured, &step,
+                             error))
+    return FALSE;
+  *out_known = step.known;
+  return TRUE;
+}
+
+/**
+ * kw_keyring_accept:
+ * @self: the keyring
+ * @id: an entry of `hsm_keyid`, in the spelling of kw_key_selector_get_text()
+ * @fingerprint: fingerprint of the key that is right, in hex
+ * @error: where to store the error
+ *
+ * Records which key is meant, whatever was recorded before; what settles a dispute between devices. An act of the
+ * administrator, never of the daemon. Any thread; blocks on the disk.
+ *
+ * Returns: %TRUE on success; %FALSE with %KW_ERROR_INVALID_ARGUMENT when this is no fingerprint
+ */
+gboolean
+kw_keyring_accept (KwKeyring *self, const char *id, const char *fingerprint, GError **error)
+{
+  g_autofree char *name = configured_name (id);
+  g_autofree char *lower = g_ascii_strdown (fingerprint, -1);
+  AcceptStep step = { name, lower, FALSE };
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  if (strlen (lower) != 2 * KW_FINGERPRINT_AES_BYTES
+      || strspn (lower, "0123456789abcdef") != strlen (lower))
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                   "A fingerprint of an AES key is %d digits in hex", 2 * KW_FINGERPRINT_AES_BYTES);
+      return FALSE;
+    }
+  return kw_state_file_update (self->state_directory, KW_STATE_FILE_KEYS, replace_configured, &step,
+                               error);
+}
+
+/**
+ * kw_keyring_is_configured:
+ * @self: the keyring
+ * @keys: (element-type KwKey): all keys of one token
+ * @key: one of them
+ *
+ * Returns: %TRUE when an entry of `hsm_keyid` means @key. Any thread.
+ */
+gboolean
+kw_keyring_is_configured (KwKeyring *self, GPtrArray *keys, const KwKey *key)
+{
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  for (guint i = 0; i < self->selectors->len; i++)
+    {
+      if (kw_key_selector_find (g_ptr_array_index (self->selectors, i), keys, NULL) == key)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+/**
+ * kw_keyring_judge:
+ * @self: the keyring
+ * @devices: (array length=n_devices): all devices
+ * @n_devices: how many
+ *
+ * Compares the keys of all devices with each other and with the record, and makes the matrix anew. A configured key that is
+ * not on record is recorded when all devices have settled and those that have it agree; `recorded` is emitted when that is
+ * done. Main context; does not block.
+ *
+ * Returns: %TRUE when a key waits for devices to settle
+ */
+gboolean
+kw_keyring_judge (KwKeyring *self, const KwKeyringDevice *devices, guint n_devices)
+{
+  g_autoptr (KwKeyMatrix) matrix = kw_key_matrix_new ();
+  g_autoptr (KwKeyMatrix) old = NULL;
+  g_autoptr (GHashTable) fresh = table_new ();
+  Judgement judgement = { self, devices, n_devices, matrix, fresh, FALSE };
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  for (guint i = 0; i < n_devices; i++)
+    kw_key_matrix_add_device (matrix, devices[i].name, devices[i].label, devices[i].number,
+                              devices[i].ready);
+  for (guint i = 0; i < self->selectors->len; i++)
+    judge_configured (&judgement, i, g_ptr_array_index (self->selectors, i));
+  judge_all_rsa (&judgement);
+  start_recording (self, fresh);
+  if (kw_key_matrix_equal (matrix, self->matrix))
+    return judgement.waiting;
+  g_mutex_lock (&self->lock);
+  old = self->matrix;
+  self->matrix = kw_key_matrix_ref (matrix);
+  g_mutex_unlock (&self->lock);
+  log_changes (old, matrix);
+  g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
+  return judgement.waiting;
+}
+
+/**
+ * kw_keyring_is_recording:
+ * @self: the keyring
+ *
+ * Returns: %TRUE while fingerprints are being written, after which more keys may be of use. Main context.
+ */
+gboolean
+kw_keyring_is_recording (KwKeyring *self)
+{
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  return self->recording;
+}
+
+/**
+ * kw_keyring_ref_matrix:
+ * @self: the keyring
+ *
+ * Returns: (transfer full): which key is how on which device. Any thread.
+ */
+KwKeyMatrix *
+kw_keyring_ref_matrix (KwKeyring *self)
+{
+  KwKeyMatrix *matrix = NULL;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
+
+  g_mutex_lock (&self->lock);
+  matrix = kw_key_matrix_ref (self->matrix);
+  g_mutex_unlock (&self->lock);
+  return matrix;
 }

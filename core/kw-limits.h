@@ -39,7 +39,7 @@
 
 #define KW_MAX_QUEUED_JOBS 1024    /* of one device */
 #define KW_MAX_PARKED_JOBS 1024    /* waiting for a device to come back */
-#define KW_MAX_ATTEMPTS_PER_JOB 3  /* devices (or lives of one) a job is tried on */
+#define KW_MAX_ATTEMPTS_PER_JOB 6  /* devices (or lives of one) a job is tried on */
 #define KW_MAX_KNOWN_DEVICES 256   /* whose figures are kept when they are unplugged */
 #define KW_MAX_BUDGET_CALLERS 4096 /* callers whose failed decrypts are counted at a time */
 

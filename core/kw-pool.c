@@ -11,6 +11,9 @@
 #include "kw-log.h"
 #include "kw-uuid.h"
 
+#include <openssl/crypto.h>
+#include <string.h>
+
 /*
  * All devices, and which of them takes a job.
  *
@@ -20,6 +23,9 @@
  *
  * A job that meets trouble with its device is given to another one that holds the key. Where there is none, it is parked
  * until a device comes (back), its deadline at the longest. New jobs are parked too while a device is on its way.
+ *
+ * Whenever devices or keys change, the keyring judges them; for the AES keys of `hsm_keyid` the roster has the devices on
+ * which a key is proven, and no others.
  */
 
 #define JOB_TIMEOUT_FACTOR                                                                         \
@@ -29,6 +35,21 @@
 #define KEY_REFRESH_USEC                                                                           \
   (1 * G_TIME_SPAN_SECOND) /* keys made by others are looked for at most this often */
 #define PARKED_INTERVAL_MSEC 50
+#define SETTLE_USEC                                                                                \
+  (300 * G_TIME_SPAN_MILLISECOND) /* so long after a device came, others may still be coming */
+
+/* A key of hsm_keyid, and where it may be used. */
+typedef struct
+{
+  char *name;        /* owned: the entry */
+  char *fingerprint; /* owned, nullable: the recorded one */
+  guint8 prefix[KW_FINGERPRINT_PREFIX_BYTES];
+  KwKeyState state;
+  gboolean may_encrypt;
+  char *advice;       /* owned, nullable */
+  GPtrArray *devices; /* owned; of KwDevice: ready ones on which it is proven */
+  GPtrArray *key_ids; /* owned; of GBytes: its CKA_ID on each of them */
+} AesEntry;
 
 typedef struct
 {
@@ -36,7 +57,10 @@ typedef struct
   GPtrArray *devices; /* owned; of KwDevice: the ready ones */
   GHashTable *by_key; /* owned; KwKey's kind and id (LookupKey) → GPtrArray of KwDevice */
   GPtrArray *keys;    /* owned; of KwKey: each once */
+  GPtrArray *aes;     /* owned; of AesEntry, in the order of hsm_keyid */
+  GPtrArray *aes_ids; /* owned; of GBytes: CKA_IDs of all AES keys */
   char *status_text;  /* owned: why there is no device, for callers */
+  gint64 hope_until;  /* monotonic: a device that is missing now may be back until then */
   gint64
       expecting_until; /* monotonic: a device is thought to come until then; NEVER_AGAIN when stopped */
   guint64 refresh_started; /* how often keys were looked for */
@@ -61,6 +85,13 @@ struct _KwPool
   GPtrArray *devices;  /* main context; of KwDevice */
   GPtrArray *closing;  /* main context; of KwExecutor: devices that were closed by the stop */
   GHashTable *owners; /* main context; KwDevice → KwBackend, both borrowed from the arrays above */
+  GHashTable
+      *figures; /* main context; name of a device → KwFigures, owned; kept when it is unplugged */
+  guint check_source;  /* main context: proves keys again */
+  guint settle_source; /* main context: judges again when devices have settled */
+  gint64 check_interval_usec;
+  gint64 last_arrival; /* main context; monotonic: when a device came */
+  gint64 hope_until;
   gint64 expecting_until;
   gboolean stopped;
   guint parked_source; /* main context: looks after parked jobs */
@@ -90,9 +121,14 @@ typedef struct
   KwDevice *device; /* owned */
   KwJob *job;       /* owned */
   KwVerb verb;
-  GBytes *key_id; /* owned */
+  GBytes *key_id; /* owned, nullable */
   KwRsaPadding padding;
-  GBytes *input; /* owned, nullable */
+  GBytes *input;        /* owned, nullable */
+  KwSecret *step_input; /* owned, nullable */
+  guint8 step_iv[KW_AES_BLOCK_BYTES];
+  gboolean step_wraps;
+  gsize n_random;
+  gint64 started; /* monotonic; written by the thread that runs it */
   guint bits;
   char *label; /* owned, nullable */
 
@@ -132,6 +168,19 @@ lookup_key_free (gpointer data)
   g_free (key);
 }
 
+static void
+aes_entry_free (gpointer data)
+{
+  AesEntry *entry = data;
+
+  g_free (entry->name);
+  g_free (entry->fingerprint);
+  g_free (entry->advice);
+  g_ptr_array_unref (entry->devices);
+  g_ptr_array_unref (entry->key_ids);
+  g_free (entry);
+}
+
 static Roster *
 roster_new (void)
 {
@@ -140,6 +189,8 @@ roster_new (void)
   g_atomic_ref_count_init (&roster->references);
   roster->devices = g_ptr_array_new_with_free_func (g_object_unref);
   roster->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+  roster->aes = g_ptr_array_new_with_free_func (aes_entry_free);
+  roster->aes_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
   roster->by_key = g_hash_table_new_full (lookup_key_hash, lookup_key_equal, lookup_key_free,
                                           (GDestroyNotify) g_ptr_array_unref);
   return roster;
@@ -153,6 +204,8 @@ roster_unref (Roster *roster)
   g_ptr_array_unref (roster->devices);
   g_ptr_array_unref (roster->keys);
   g_hash_table_unref (roster->by_key);
+  g_ptr_array_unref (roster->aes);
+  g_ptr_array_unref (roster->aes_ids);
   g_free (roster->status_text);
   g_free (roster);
 }
@@ -169,8 +222,15 @@ roster_add_device (Roster *roster, KwDevice *device)
     {
       KwKey *key = g_ptr_array_index (keys, i);
       LookupKey probe = { kw_key_get_kind (key), kw_key_get_id (key) };
-      GPtrArray *holders = g_hash_table_lookup (roster->by_key, &probe);
+      GPtrArray *holders = NULL;
 
+      /* Which AES key may be used where, the matrix says. */
+      if (kw_key_get_kind (key) == KW_KEY_KIND_AES)
+        {
+          g_ptr_array_add (roster->aes_ids, g_bytes_ref (probe.id));
+          continue;
+        }
+      holders = g_hash_table_lookup (roster->by_key, &probe);
       if (holders == NULL)
         {
           LookupKey *name = g_new0 (LookupKey, 1);
@@ -182,6 +242,35 @@ roster_add_device (Roster *roster, KwDevice *device)
           g_ptr_array_add (roster->keys, kw_key_ref (key));
         }
       g_ptr_array_add (holders, g_object_ref (device));
+    }
+}
+
+static void
+roster_add_aes (Roster *roster, KwKeyMatrix *matrix, guint row, GPtrArray *devices)
+{
+  const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, row);
+  AesEntry *entry = g_new0 (AesEntry, 1);
+
+  entry->name = g_strdup (facts->id);
+  entry->fingerprint = g_strdup (facts->fingerprint);
+  entry->state = facts->state;
+  entry->may_encrypt = facts->may_encrypt;
+  entry->advice = g_strdup (facts->advice);
+  entry->devices = g_ptr_array_new_with_free_func (g_object_unref);
+  entry->key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
+  if (facts->fingerprint == NULL || !kw_fingerprint_get_prefix (facts->fingerprint, entry->prefix))
+    g_clear_pointer (&entry->fingerprint, g_free);
+  g_ptr_array_add (roster->aes, entry);
+  for (guint i = 0; i < devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (devices, i);
+      const KwMatrixCell *cell = kw_key_matrix_get_cell (matrix, row, i);
+
+      if (kw_device_get_state (device) != KW_DEVICE_READY
+          || (cell->state != KW_KEY_STATE_OK && cell->state != KW_KEY_STATE_WEAK))
+        continue;
+      g_ptr_array_add (entry->devices, g_object_ref (device));
+      g_ptr_array_add (entry->key_ids, g_bytes_ref (kw_key_get_id (cell->key)));
     }
 }
 
@@ -393,6 +482,7 @@ attempt_free (Attempt *attempt)
   kw_job_unref (attempt->job);
   g_clear_pointer (&attempt->key_id, g_bytes_unref);
   g_clear_pointer (&attempt->input, g_bytes_unref);
+  g_clear_pointer (&attempt->step_input, kw_secret_unref);
   g_free (attempt->label);
   g_clear_pointer (&attempt->plaintext, kw_secret_unref);
   g_clear_pointer (&attempt->key, kw_key_unref);
@@ -400,13 +490,42 @@ attempt_free (Attempt *attempt)
   g_free (attempt);
 }
 
+static gboolean
+verb_generates (KwVerb verb)
+{
+  return verb == KW_VERB_GENERATE_RSA || verb == KW_VERB_GENERATE_AES;
+}
+
+/* The vault's verbs, which come here for one operation with an AES key. */
+static gboolean
+verb_takes_step (KwVerb verb)
+{
+  return verb == KW_VERB_ENCRYPT || verb == KW_VERB_DECRYPT || verb == KW_VERB_REWRAP;
+}
+
 static void
 attempt_run (gpointer user_data)
 {
   Attempt *attempt = user_data;
 
+  attempt->started = g_get_monotonic_time ();
   switch (attempt->verb)
     {
+    case KW_VERB_ENCRYPT:
+    case KW_VERB_DECRYPT:
+    case KW_VERB_REWRAP:
+      attempt->plaintext
+          = kw_device_aes_cbc (attempt->device, attempt->key_id, attempt->step_wraps,
+                               attempt->step_iv, kw_secret_get_data (attempt->step_input),
+                               kw_secret_get_size (attempt->step_input), &attempt->error);
+      break;
+    case KW_VERB_RANDOM:
+      attempt->plaintext = kw_device_random (attempt->device, attempt->n_random, &attempt->error);
+      break;
+    case KW_VERB_GENERATE_AES:
+      attempt->key = kw_device_generate_aes (attempt->device, attempt->bits, attempt->key_id,
+                                             attempt->label, &attempt->error);
+      break;
     case KW_VERB_RSA_DECRYPT:
       attempt->plaintext
           = kw_device_rsa_decrypt (attempt->device, attempt->key_id, attempt->padding,
@@ -425,7 +544,7 @@ attempt_run (gpointer user_data)
 static gboolean
 verb_can_be_repeated (KwVerb verb)
 {
-  return verb == KW_VERB_RSA_DECRYPT;
+  return !verb_generates (verb);
 }
 
 typedef struct
@@ -489,7 +608,7 @@ take_trouble (gpointer user_data)
 
 /* Gives a job to another device, or to the same one when it is back; @harmless: the attempt can have had no effect. */
 static void
-retry_or_fail (KwPool *self, KwJob *job, const GError *reason, gboolean harmless)
+retry_or_fail (KwPool *self, KwDevice *device, KwJob *job, const GError *reason, gboolean harmless)
 {
   g_free (job->last_reason);
   job->last_reason = g_strdup (reason->message);
@@ -501,6 +620,7 @@ retry_or_fail (KwPool *self, KwJob *job, const GError *reason, gboolean harmless
       fail_job (job, KW_ERROR_UNAVAILABLE, text);
       return;
     }
+  kw_device_count_failover (device);
   job->park_until = MIN (g_get_monotonic_time () + EXPECT_USEC, job->deadline);
   job->may_run_here = FALSE;
   pool_dispatch (self, job);
@@ -516,20 +636,51 @@ is_pin_trouble (const GError *error)
              || error->code == KW_ERROR_PIN_PROTECTED || error->code == KW_ERROR_PIN_LOCKED);
 }
 
+/* Main context: the key is not where it was a moment ago. */
+static gboolean
+look_for_lost_key (gpointer user_data)
+{
+  KwDevice *device = KW_DEVICE (user_data);
+
+  if (kw_device_get_state (device) == KW_DEVICE_READY)
+    kw_device_refresh_keys (device);
+  return G_SOURCE_REMOVE;
+}
+
+/* An AES key that was proven on the device cannot be found there any more: others may still have it. */
+static gboolean
+key_was_lost (const Attempt *attempt)
+{
+  return verb_takes_step (attempt->verb)
+         && (g_error_matches (attempt->error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND)
+             || g_error_matches (attempt->error, KW_ERROR, KW_ERROR_AMBIGUOUS));
+}
+
 static void
 end_attempt (Attempt *attempt, KwJob *job)
 {
   gboolean pin_trouble = is_pin_trouble (attempt->error);
   gboolean trouble = pin_trouble || kw_error_is_device_trouble (attempt->error);
 
-  kw_device_count_job (attempt->device, trouble);
+  /* Making a key takes so much longer that it would spoil the figures. */
+  kw_device_count_job (attempt->device,
+                       verb_generates (attempt->verb) ? -1
+                                                      : g_get_monotonic_time () - attempt->started,
+                       trouble);
   if (trouble)
     {
       pool_invoke (attempt->pool, take_trouble,
                    news_new (attempt, pin_trouble ? KW_DEVICE_PIN_REFUSED : KW_DEVICE_DEGRADED,
                              attempt->error->message),
                    (GDestroyNotify) news_free);
-      retry_or_fail (attempt->pool, job, attempt->error, pin_trouble);
+      retry_or_fail (attempt->pool, attempt->device, job, attempt->error, pin_trouble);
+      return;
+    }
+  if (key_was_lost (attempt))
+    {
+      pool_invoke (attempt->pool, look_for_lost_key, g_object_ref (attempt->device),
+                   g_object_unref);
+      retry_or_fail (attempt->pool, attempt->device, job, attempt->error, TRUE);
       return;
     }
   /* Started anew, the device shows its keys as they are now, and none is used that is not the recorded one. */
@@ -537,8 +688,12 @@ end_attempt (Attempt *attempt, KwJob *job)
     pool_invoke (attempt->pool, take_trouble,
                  news_new (attempt, KW_DEVICE_DEGRADED, attempt->error->message),
                  (GDestroyNotify) news_free);
+  g_free (job->device_name);
   job->device_name = g_strdup (kw_device_get_name (attempt->device));
-  job->plaintext = g_steal_pointer (&attempt->plaintext);
+  if (verb_takes_step (attempt->verb))
+    job->step.output = g_steal_pointer (&attempt->plaintext);
+  else
+    job->plaintext = g_steal_pointer (&attempt->plaintext);
   job->error = g_steal_pointer (&attempt->error);
   if (attempt->key != NULL)
     {
@@ -557,7 +712,7 @@ static void
 on_attempt_done (gpointer user_data,
                  KwWorkOutcome outcome,
                  gboolean was_running,
-                 gint64 duration_usec G_GNUC_UNUSED)
+                 gint64 duration_usec)
 {
   Attempt *attempt = user_data;
   KwJob *job = kw_job_ref (attempt->job);
@@ -570,19 +725,19 @@ on_attempt_done (gpointer user_data,
     }
   if (outcome == KW_WORK_OVERDUE && was_running)
     {
-      kw_device_count_job (attempt->device, TRUE);
+      kw_device_count_job (attempt->device, duration_usec, TRUE);
       pool_invoke (attempt->pool, take_trouble,
                    news_new (attempt, KW_DEVICE_STUCK, "A call did not return in time"),
                    (GDestroyNotify) news_free);
     }
   g_set_error_literal (&reason, KW_ERROR, KW_ERROR_TIMEOUT,
                        outcome == KW_WORK_OVERDUE ? "it did not answer in time" : "it is gone");
-  retry_or_fail (attempt->pool, job, reason, !was_running);
+  retry_or_fail (attempt->pool, attempt->device, job, reason, !was_running);
 }
 
 /* Gives a job to a device. Any thread. */
 static void
-start_attempt (KwPool *self, KwDevice *device, KwJob *job)
+start_attempt (KwPool *self, KwDevice *device, GBytes *key_id, KwJob *job)
 {
   g_autoptr (GError) error = NULL;
   Attempt *attempt = g_new0 (Attempt, 1);
@@ -593,17 +748,21 @@ start_attempt (KwPool *self, KwDevice *device, KwJob *job)
   attempt->device = g_object_ref (device);
   attempt->job = kw_job_ref (job);
   attempt->verb = job->verb;
-  attempt->key_id = g_bytes_ref (job->key_id);
+  attempt->key_id = key_id != NULL ? g_bytes_ref (key_id) : NULL;
   attempt->padding = job->padding;
   attempt->input = job->input != NULL ? g_bytes_ref (job->input) : NULL;
+  attempt->step_input = job->step.input != NULL ? kw_secret_ref (job->step.input) : NULL;
+  memcpy (attempt->step_iv, job->step.iv, sizeof attempt->step_iv);
+  attempt->step_wraps = job->step.wrap;
+  attempt->n_random = job->n_random;
   attempt->bits = job->bits;
   attempt->label = g_strdup (job->label);
   job->tried[job->n_attempts++] = kw_device_get_number (device);
-  if (job->verb == KW_VERB_GENERATE_RSA)
+  if (verb_generates (job->verb))
     timeout *= KW_GENERATE_TIMEOUT_FACTOR;
   work
       = kw_work_new (attempt_run, on_attempt_done, timeout, attempt, (GDestroyNotify) attempt_free);
-  if (job->verb == KW_VERB_GENERATE_RSA)
+  if (verb_generates (job->verb))
     kw_work_set_long (work);
   if (kw_executor_submit (kw_device_get_executor (device), work, job->may_run_here, &error))
     {
@@ -614,7 +773,7 @@ start_attempt (KwPool *self, KwDevice *device, KwJob *job)
   if (g_error_matches (error, KW_ERROR, KW_ERROR_BUSY))
     fail_job (job, KW_ERROR_BUSY, error->message);
   else
-    retry_or_fail (self, job, error, TRUE);
+    retry_or_fail (self, device, job, error, TRUE);
 }
 
 /* No ready device holds the key: wait for one, look for the key once, or give up. Any thread. */
@@ -650,6 +809,111 @@ postpone_or_fail (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
   fail_job (job, KW_ERROR_KEY_NOT_FOUND, "No device holds this key");
 }
 
+static AesEntry *
+find_aes_entry (const Roster *roster, const KwKeyStep *step)
+{
+  for (guint i = 0; i < roster->aes->len; i++)
+    {
+      AesEntry *entry = g_ptr_array_index (roster->aes, i);
+
+      if (step->wrap)
+        return entry;
+      if (entry->fingerprint != NULL
+          && CRYPTO_memcmp (entry->prefix, step->prefix, sizeof entry->prefix) == 0)
+        return entry;
+    }
+  return NULL;
+}
+
+/* Why nothing can be done with a key just now; what no waiting changes has a code of its own. */
+static KwError
+refusal_code (const AesEntry *entry, gboolean wrap)
+{
+  if (wrap && entry->state == KW_KEY_STATE_WEAK)
+    return KW_ERROR_NOT_SUPPORTED;
+  if (entry->devices->len == 0 && entry->state == KW_KEY_STATE_DIFFERENT)
+    return KW_ERROR_KEY_MISMATCH;
+  return KW_ERROR_UNAVAILABLE;
+}
+
+/* Whether a key that is not known now may turn out to be one of hsm_keyid when devices come. */
+static gboolean
+all_entries_are_known (const Roster *roster)
+{
+  for (guint i = 0; i < roster->aes->len; i++)
+    {
+      const AesEntry *entry = g_ptr_array_index (roster->aes, i);
+
+      if (entry->fingerprint == NULL)
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static char *
+describe_refusal (const KwJob *job, const AesEntry *entry)
+{
+  if (job->last_reason != NULL)
+    return g_strdup_printf ("The device failed: %s", job->last_reason);
+  if (entry->advice != NULL)
+    return g_strdup (entry->advice);
+  if (entry->fingerprint == NULL || entry->devices->len == 0)
+    return g_strdup_printf ("Key %s is not checked yet", entry->name);
+  return g_strdup ("Encryption is switched off: see [hsm] encrypt_hsm");
+}
+
+/* The key cannot be used where it is wanted: wait for a device that may be coming, or say why. Any thread. */
+static void
+postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const AesEntry *entry)
+{
+  gint64 now = g_get_monotonic_time ();
+  gint64 wait_until
+      = MAX (job->park_until,
+             MIN (MAX (roster->hope_until, roster->devices->len == 0 ? roster->expecting_until : 0),
+                  job->deadline));
+  g_autofree char *text = NULL;
+
+  if (roster->expecting_until == NEVER_AGAIN || (roster->devices->len == 0 && now >= wait_until))
+    fail_unavailable (job, roster);
+  else if (now < wait_until && (entry != NULL || !all_entries_are_known (roster)))
+    park_job (self, job);
+  else if (entry == NULL)
+    fail_job (job, job->step.wrap ? KW_ERROR_NOT_SUPPORTED : KW_ERROR_KEY_NOT_FOUND,
+              job->step.wrap
+                  ? "No key is configured to encrypt with: set [hsm] hsm_keyid"
+                  : "The message was encrypted under a key that is none of [hsm] hsm_keyid");
+  else
+    {
+      text = describe_refusal (job, entry);
+      fail_job (job,
+                job->last_reason != NULL ? KW_ERROR_UNAVAILABLE
+                                         : refusal_code (entry, job->step.wrap),
+                text);
+    }
+}
+
+static void
+dispatch_step (KwPool *self, KwJob *job, const Roster *roster)
+{
+  AesEntry *entry = find_aes_entry (roster, &job->step);
+  KwDevice *device = NULL;
+  guint place = 0;
+
+  if (entry != NULL && (entry->may_encrypt || !job->step.wrap))
+    device = choose_device (entry->devices, job);
+  if (device == NULL)
+    {
+      postpone_or_refuse_step (self, job, roster, entry);
+      return;
+    }
+  g_ptr_array_find (entry->devices, device, &place);
+  g_free (job->key_name);
+  job->key_name = g_strdup (entry->name);
+  g_free (job->fingerprint);
+  job->fingerprint = g_strdup (entry->fingerprint);
+  start_attempt (self, device, g_ptr_array_index (entry->key_ids, place), job);
+}
+
 /* Takes the job. Any thread; in place when the job allows it. */
 static void
 pool_dispatch (KwPool *self, KwJob *job)
@@ -663,9 +927,12 @@ pool_dispatch (KwPool *self, KwJob *job)
       fail_job (job, KW_ERROR_TIMEOUT, "No device answered in time");
       return;
     }
-  if (job->verb == KW_VERB_GENERATE_RSA)
-    device = choose_device (roster->devices, job);
-  else
+  if (verb_takes_step (job->verb))
+    {
+      dispatch_step (self, job, roster);
+      return;
+    }
+  if (job->verb == KW_VERB_RSA_DECRYPT)
     {
       LookupKey probe = { KW_KEY_KIND_RSA, job->key_id };
       GPtrArray *holders = g_hash_table_lookup (roster->by_key, &probe);
@@ -673,10 +940,126 @@ pool_dispatch (KwPool *self, KwJob *job)
       if (holders != NULL)
         device = choose_device (holders, job);
     }
+  else
+    device = choose_device (roster->devices, job);
   if (device != NULL)
-    start_attempt (self, device, job);
+    start_attempt (self, device, job->key_id, job);
   else
     postpone_or_fail (self, job, roster, now);
+}
+
+static gboolean
+judge_again (gpointer user_data)
+{
+  KwPool *self = KW_POOL (user_data);
+
+  self->settle_source = 0;
+  publish_roster (self);
+  return G_SOURCE_REMOVE;
+}
+
+static void
+start_timer (KwPool *self, guint *source_id, gint64 delay_usec, GSourceFunc function)
+{
+  g_autoptr (GSource) source = NULL;
+
+  if (*source_id != 0 || self->stopped)
+    return;
+  source = g_timeout_source_new ((guint) (delay_usec / 1000) + 1);
+  g_source_set_callback (source, function, self, NULL);
+  *source_id = g_source_attach (source, self->context);
+}
+
+static void
+stop_timer (KwPool *self, guint *source_id)
+{
+  if (*source_id != 0)
+    g_source_destroy (g_main_context_find_source_by_id (self->context, *source_id));
+  *source_id = 0;
+}
+
+/* Says whether a key may be of use in a moment that is not now. */
+static gboolean
+judge_keys (KwPool *self)
+{
+  g_autofree KwKeyringDevice *list = g_new0 (KwKeyringDevice, MAX (self->devices->len, 1));
+  gboolean settled = g_get_monotonic_time () - self->last_arrival >= SETTLE_USEC;
+
+  for (guint i = 0; i < self->devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, i);
+      KwDeviceState state = kw_device_get_state (device);
+
+      list[i] = (KwKeyringDevice){
+        .name = kw_device_get_name (device),
+        .label = kw_token_get_info (kw_device_get_token (device))->label,
+        .number = kw_device_get_number (device),
+        .ready = state == KW_DEVICE_READY,
+        .checked = kw_device_is_checked (device)
+                   && (state == KW_DEVICE_READY || state == KW_DEVICE_MISMATCHED),
+        .settled = settled && state != KW_DEVICE_PROBING && state != KW_DEVICE_CHECKING
+                   && !kw_device_is_busy (device),
+        .keys = kw_device_get_keys (device),
+        .different = kw_device_get_different_keys (device),
+      };
+    }
+  if (!kw_keyring_judge (self->options.keyring, list, self->devices->len))
+    return kw_keyring_is_recording (self->options.keyring);
+  start_timer (self, &self->settle_source, SETTLE_USEC, judge_again);
+  return TRUE;
+}
+
+/* Whether all that a device has is the wrong keys, and which sentence says so. */
+static const char *
+find_mismatch (KwDevice *device, const KwKeyMatrix *matrix, guint column)
+{
+  GPtrArray *keys = kw_device_get_keys (device);
+  const char *mismatch = NULL;
+
+  for (guint i = 0; i < keys->len; i++)
+    {
+      if (kw_key_get_kind (g_ptr_array_index (keys, i)) != KW_KEY_KIND_AES)
+        return NULL;
+    }
+  for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
+    {
+      const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, i);
+      const KwMatrixCell *cell = kw_key_matrix_get_cell (matrix, i, column);
+
+      if (cell->state == KW_KEY_STATE_OK || cell->state == KW_KEY_STATE_WEAK)
+        return NULL;
+      if (facts->configured && cell->state == KW_KEY_STATE_DIFFERENT && mismatch == NULL)
+        mismatch = cell->advice != NULL ? cell->advice : facts->advice;
+    }
+  return mismatch;
+}
+
+/* Sets aside devices that have nothing but wrong keys, and takes them back. Main context; may come here again. */
+static void
+sort_out_devices (KwPool *self, const KwKeyMatrix *matrix)
+{
+  for (guint i = 0; i < self->devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, i);
+      KwDeviceState state = kw_device_get_state (device);
+      const char *mismatch = NULL;
+
+      if ((state != KW_DEVICE_READY && state != KW_DEVICE_MISMATCHED)
+          || kw_key_matrix_get_device (matrix, i)->number != kw_device_get_number (device))
+        continue;
+      mismatch = find_mismatch (device, matrix, i);
+      if (mismatch != NULL && state == KW_DEVICE_READY)
+        {
+          kw_device_set_state (device, KW_DEVICE_MISMATCHED, mismatch);
+          return;
+        }
+      if (mismatch == NULL && state == KW_DEVICE_MISMATCHED)
+        {
+          kw_device_set_state (device, KW_DEVICE_READY,
+                               "Ready again: its keys are the recorded ones");
+          return;
+        }
+    }
 }
 
 /* Main context. */
@@ -688,7 +1071,11 @@ publish_roster (KwPool *self)
   gint64 now = g_get_monotonic_time ();
   gboolean on_its_way = FALSE;
   gboolean looking = FALSE;
+  gboolean judging = FALSE;
+  g_autoptr (KwKeyMatrix) matrix = NULL;
 
+  judging = judge_keys (self);
+  matrix = kw_keyring_ref_matrix (self->options.keyring);
   for (guint i = 0; i < self->devices->len; i++)
     {
       KwDevice *device = g_ptr_array_index (self->devices, i);
@@ -699,8 +1086,16 @@ publish_roster (KwPool *self)
                     || kw_device_get_state (device) == KW_DEVICE_CHECKING;
       looking |= kw_device_is_busy (device);
     }
+  for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
+    {
+      if (kw_key_matrix_get_key (matrix, i)->configured)
+        roster_add_aes (fresh, matrix, i, self->devices);
+    }
   if (!looking)
     self->refresh_done = self->refresh_started;
+  if (on_its_way || judging || fresh->devices->len < self->roster->devices->len)
+    self->hope_until = now + EXPECT_USEC;
+  fresh->hope_until = self->hope_until;
   fresh->refresh_started = self->refresh_started;
   fresh->refresh_done = self->refresh_done;
   if (fresh->devices->len > 0 || on_its_way || self->roster->devices->len > 0)
@@ -714,6 +1109,7 @@ publish_roster (KwPool *self)
   g_clear_pointer (&old, roster_unref);
   revive_parked_jobs (self);
   g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
+  sort_out_devices (self, matrix);
 }
 
 static void
@@ -744,6 +1140,47 @@ remove_device (KwPool *self, KwDevice *device)
   publish_roster (self);
 }
 
+/* A device that comes back goes on counting where it left off. */
+static KwFigures *
+ensure_figures (KwPool *self, KwToken *token)
+{
+  const KwTokenInfo *info = kw_token_get_info (token);
+  const char *name = info->serial[0] != '\0' ? info->serial : info->label;
+  KwFigures *figures = g_hash_table_lookup (self->figures, name);
+
+  if (figures != NULL)
+    return figures;
+  if (g_hash_table_size (self->figures) >= KW_MAX_KNOWN_DEVICES)
+    g_hash_table_remove_all (self->figures);
+  figures = kw_figures_new ();
+  g_hash_table_insert (self->figures, g_strdup (name), figures);
+  return figures;
+}
+
+static void
+on_recorded (KwKeyring *keyring G_GNUC_UNUSED, KwPool *self)
+{
+  publish_roster (self);
+}
+
+static gboolean
+check_devices (gpointer user_data)
+{
+  KwPool *self = KW_POOL (user_data);
+
+  for (guint i = 0; i < self->devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, i);
+
+      /* Perhaps the right keys were put there meanwhile. */
+      if (kw_device_get_state (device) == KW_DEVICE_MISMATCHED)
+        kw_device_refresh_keys (device);
+      else
+        kw_device_check_keys (device);
+    }
+  return G_SOURCE_CONTINUE;
+}
+
 static void
 on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
 {
@@ -752,7 +1189,9 @@ on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
   KwTokenAccess access = { 0 };
 
   self->options.number++;
+  self->last_arrival = g_get_monotonic_time ();
   options = self->options;
+  options.figures = ensure_figures (self, token);
   if (kw_backend_get_access (backend, token, &access))
     {
       options.pin = access.pin;
@@ -803,6 +1242,8 @@ kw_pool_dispose (GObject *object)
 
   kw_pool_stop (self);
   g_ptr_array_set_size (self->closing, 0);
+  if (self->options.keyring != NULL)
+    g_signal_handlers_disconnect_by_data (self->options.keyring, self);
   g_clear_object (&self->options.guard);
   g_clear_object (&self->options.keyring);
   G_OBJECT_CLASS (kw_pool_parent_class)->dispose (object);
@@ -818,6 +1259,7 @@ kw_pool_finalize (GObject *object)
   g_ptr_array_unref (self->devices);
   g_ptr_array_unref (self->closing);
   g_hash_table_unref (self->owners);
+  g_hash_table_unref (self->figures);
   roster_unref (self->roster);
   g_main_context_unref (self->context);
   g_mutex_clear (&self->lock);
@@ -852,6 +1294,8 @@ kw_pool_init (KwPool *self)
   self->devices = g_ptr_array_new_with_free_func (g_object_unref);
   self->closing = g_ptr_array_new_with_free_func (g_object_unref);
   self->owners = g_hash_table_new (NULL, NULL);
+  self->figures
+      = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_figures_unref);
   self->roster = roster_new ();
   self->roster->status_text = g_strdup ("The service is starting");
 }
@@ -869,6 +1313,7 @@ kw_pool_new (const KwDeviceOptions *options)
 
   self->options.guard = g_object_ref (options->guard);
   self->options.keyring = g_object_ref (options->keyring);
+  g_signal_connect (self->options.keyring, "recorded", G_CALLBACK (on_recorded), self);
   self->options.pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
   self->options.pin_name = options->pin_name;
   self->options.timeout_usec = options->timeout_usec;
@@ -894,6 +1339,21 @@ kw_pool_add_backend (KwPool *self, KwBackend *backend)
 }
 
 /**
+ * kw_pool_set_check_interval:
+ * @self: a pool that was not started
+ * @interval_usec: time between two proofs of the keys on ready devices, in microseconds; 0 for never
+ *
+ * Says how often it is proven that devices still have the keys they had. Main context.
+ */
+void
+kw_pool_set_check_interval (KwPool *self, gint64 interval_usec)
+{
+  g_return_if_fail (KW_IS_POOL (self));
+
+  self->check_interval_usec = interval_usec;
+}
+
+/**
  * kw_pool_start:
  * @self: a pool
  *
@@ -905,7 +1365,10 @@ kw_pool_start (KwPool *self)
   g_return_if_fail (KW_IS_POOL (self));
 
   self->expecting_until = g_get_monotonic_time () + EXPECT_USEC;
+  self->hope_until = self->expecting_until;
   publish_roster (self);
+  if (self->check_interval_usec > 0)
+    start_timer (self, &self->check_source, self->check_interval_usec, check_devices);
   for (guint i = 0; i < self->backends->len; i++)
     kw_backend_start (g_ptr_array_index (self->backends, i));
 }
@@ -924,11 +1387,9 @@ kw_pool_stop (KwPool *self)
   if (self->stopped)
     return;
   self->stopped = TRUE;
-  if (self->parked_source != 0)
-    {
-      g_source_destroy (g_main_context_find_source_by_id (self->context, self->parked_source));
-      self->parked_source = 0;
-    }
+  stop_timer (self, &self->parked_source);
+  stop_timer (self, &self->check_source);
+  stop_timer (self, &self->settle_source);
   for (guint i = 0; i < self->backends->len; i++)
     {
       KwBackend *backend = g_ptr_array_index (self->backends, i);
@@ -969,6 +1430,48 @@ kw_pool_is_idle (KwPool *self)
   return TRUE;
 }
 
+/* Adds one to a number in bytes, as far as it goes. */
+static void
+increment (guint8 *number, gsize size)
+{
+  for (gsize i = size; i > 0; i--)
+    {
+      number[i - 1]++;
+      if (number[i - 1] != 0)
+        return;
+    }
+}
+
+/*
+ * A new UUID. Where keys are told by their place, which is the order of their ids, a new AES key has to come last: otherwise
+ * another key would stand in the place of a configured one.
+ */
+static GBytes *
+make_key_id (KwPool *self, KwVerb verb, GError **error)
+{
+  g_autoptr (GBytes) id = kw_uuid_new_v1 (error);
+  g_autoptr (Roster) roster = pool_ref_roster (self);
+  g_autofree guint8 *bytes = NULL;
+  gsize size = 0;
+
+  if (id == NULL || verb != KW_VERB_GENERATE_AES)
+    return g_steal_pointer (&id);
+  bytes = g_bytes_unref_to_data (g_steal_pointer (&id), &size);
+  for (guint i = 0; i < roster->aes_ids->len; i++)
+    {
+      gsize n_other = 0;
+      const guint8 *other = g_bytes_get_data (g_ptr_array_index (roster->aes_ids, i), &n_other);
+      gsize n_head = MIN (n_other, size / 2);
+
+      /* lint: allow secret-compare — ids are public */
+      if (n_other == 0 || memcmp (bytes, other, n_head) > 0)
+        continue;
+      memcpy (bytes, other, n_head);
+      increment (bytes, n_head);
+    }
+  return g_bytes_new_take (g_steal_pointer (&bytes), size);
+}
+
 /**
  * kw_pool_submit:
  * @self: a pool
@@ -980,15 +1483,24 @@ kw_pool_is_idle (KwPool *self)
 void
 kw_pool_submit (KwPool *self, KwJob *job)
 {
+  gint64 now = 0;
+
   g_return_if_fail (KW_IS_POOL (self));
 
-  job->started = g_get_monotonic_time ();
-  job->deadline = job->started + self->options.timeout_usec * JOB_TIMEOUT_FACTOR;
-  if (job->verb == KW_VERB_GENERATE_RSA)
+  now = g_get_monotonic_time ();
+  if (job->started == 0)
+    job->started = now;
+  /* A message may come here twice, to be taken out of one envelope and put into another. */
+  job->deadline = now + self->options.timeout_usec * JOB_TIMEOUT_FACTOR;
+  job->park_until = 0;
+  job->n_attempts = 0;
+  job->wants_refresh = 0;
+  g_clear_pointer (&job->last_reason, g_free);
+  if (verb_generates (job->verb))
     {
       job->deadline += self->options.timeout_usec * KW_GENERATE_TIMEOUT_FACTOR;
       if (job->key_id == NULL)
-        job->key_id = kw_uuid_new_v1 (&job->error);
+        job->key_id = make_key_id (self, job->verb, &job->error);
       if (job->key_id == NULL)
         {
           finish_job (job);
@@ -996,6 +1508,35 @@ kw_pool_submit (KwPool *self, KwJob *job)
         }
     }
   pool_dispatch (self, job);
+}
+
+/**
+ * kw_pool_find_first_key:
+ * @self: a pool
+ * @out_prefix: (out): the first bytes of its fingerprint, KW_FINGERPRINT_PREFIX_BYTES of them
+ * @out_name: (out) (transfer full): its entry of `hsm_keyid`
+ *
+ * Tells which key is to encrypt, whether it can just now or not. Any thread.
+ *
+ * Returns: %FALSE when none is configured, or when it is not known yet which key that is
+ */
+gboolean
+kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_name)
+{
+  g_autoptr (Roster) roster = NULL;
+  const AesEntry *entry = NULL;
+
+  g_return_val_if_fail (KW_IS_POOL (self), FALSE);
+
+  roster = pool_ref_roster (self);
+  if (roster->aes->len == 0)
+    return FALSE;
+  entry = g_ptr_array_index (roster->aes, 0);
+  if (entry->fingerprint == NULL)
+    return FALSE;
+  memcpy (out_prefix, entry->prefix, sizeof entry->prefix);
+  *out_name = g_strdup (entry->name);
+  return TRUE;
 }
 
 /**
@@ -1095,7 +1636,7 @@ kw_pool_reopen_devices (KwPool *self, gboolean keys_changed)
 
       if (state == KW_DEVICE_PIN_REFUSED || state == KW_DEVICE_LOCKED)
         kw_device_open (device);
-      else if (keys_changed && state == KW_DEVICE_READY)
+      else if (keys_changed && (state == KW_DEVICE_READY || state == KW_DEVICE_MISMATCHED))
         kw_device_refresh_keys (device);
     }
 }

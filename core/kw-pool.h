@@ -14,6 +14,8 @@ KwPool *kw_pool_new (const KwDeviceOptions *options);
 
 void kw_pool_add_backend (KwPool *self, KwBackend *backend);
 
+void kw_pool_set_check_interval (KwPool *self, gint64 interval_usec);
+
 void kw_pool_start (KwPool *self);
 
 void kw_pool_stop (KwPool *self);
@@ -21,6 +23,8 @@ void kw_pool_stop (KwPool *self);
 gboolean kw_pool_is_idle (KwPool *self);
 
 void kw_pool_submit (KwPool *self, KwJob *job);
+
+gboolean kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_name);
 
 GPtrArray *kw_pool_dup_devices (KwPool *self);
 

@@ -12,6 +12,7 @@
 #include "kw-names.h"
 #include "kw-plugins.h"
 #include "kw-uuid.h"
+#include "kw-vault.h"
 
 #include <glib-unix.h>
 #include <glib/gstdio.h>
@@ -29,6 +30,8 @@ struct _KwService
   GObject parent_instance;
 
   KwPool *pool;       /* owned */
+  KwVault *vault;     /* owned */
+  KwUseCounter *uses; /* owned */
   KwKeyring *keyring; /* owned */
   KwAudit *audit;     /* owned */
   int watch_fd;       /* owned: the state directory; −1 = it is not watched */
@@ -60,9 +63,32 @@ typedef struct
 
 static const Permission permissions[] = {
   { KW_CALLER_JWT, KW_VERB_RSA_DECRYPT },    { KW_CALLER_JWT, KW_VERB_GENERATE_RSA },
+  { KW_CALLER_JWT, KW_VERB_ENCRYPT },        { KW_CALLER_JWT, KW_VERB_DECRYPT },
+  { KW_CALLER_JWT, KW_VERB_REWRAP },         { KW_CALLER_JWT, KW_VERB_RANDOM },
   { KW_CALLER_LINE, KW_VERB_RSA_DECRYPT },   { KW_CALLER_LOCAL, KW_VERB_RSA_DECRYPT },
-  { KW_CALLER_LOCAL, KW_VERB_GENERATE_RSA },
+  { KW_CALLER_LOCAL, KW_VERB_GENERATE_RSA }, { KW_CALLER_LOCAL, KW_VERB_ENCRYPT },
+  { KW_CALLER_LOCAL, KW_VERB_DECRYPT },      { KW_CALLER_LOCAL, KW_VERB_REWRAP },
+  { KW_CALLER_LOCAL, KW_VERB_RANDOM },       { KW_CALLER_LOCAL, KW_VERB_GENERATE_AES },
+  { KW_CALLER_BUS, KW_VERB_RSA_DECRYPT },    { KW_CALLER_BUS, KW_VERB_GENERATE_RSA },
+  { KW_CALLER_BUS, KW_VERB_ENCRYPT },        { KW_CALLER_BUS, KW_VERB_DECRYPT },
+  { KW_CALLER_BUS, KW_VERB_REWRAP },         { KW_CALLER_BUS, KW_VERB_RANDOM },
+  { KW_CALLER_BUS, KW_VERB_GENERATE_AES },
 };
+
+/* Verbs whose failures may be guesses, and so are counted. */
+static gboolean
+verb_decrypts (KwVerb verb)
+{
+  return verb == KW_VERB_RSA_DECRYPT || verb == KW_VERB_DECRYPT || verb == KW_VERB_REWRAP;
+}
+
+/* Verbs that the vault takes care of. */
+static gboolean
+verb_is_for_vault (KwVerb verb)
+{
+  return verb == KW_VERB_ENCRYPT || verb == KW_VERB_DECRYPT || verb == KW_VERB_REWRAP
+         || verb == KW_VERB_RANDOM;
+}
 
 static gboolean
 is_permitted (KwCallerKind kind, KwVerb verb)
@@ -173,7 +199,8 @@ spend_budget (KwService *self, const KwCaller *caller)
 static void
 log_outcome (const KwJob *job)
 {
-  g_autofree char *key = job->key_id != NULL ? kw_uuid_from_bytes (job->key_id) : NULL;
+  g_autofree char *uuid = job->key_id != NULL ? kw_uuid_from_bytes (job->key_id) : NULL;
+  const char *key = job->key_name != NULL ? job->key_name : uuid;
 
   if (job->error != NULL && !g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED)
       && !g_error_matches (job->error, KW_ERROR, KW_ERROR_RATE_LIMITED))
@@ -182,8 +209,58 @@ log_outcome (const KwJob *job)
   else if (job->verb == KW_VERB_GENERATE_RSA && job->error == NULL)
     kw_log (G_LOG_LEVEL_INFO, "generated keypair", "tokenID", key, "device", job->device_name,
             NULL);
-  else if (job->error == NULL)
+  else if (job->verb == KW_VERB_GENERATE_AES && job->error == NULL)
+    kw_log (G_LOG_LEVEL_INFO, "Generated AES key", "key", key, "device", job->device_name,
+            "fingerprint", kw_key_get_fingerprint (job->key), NULL);
+  else if (job->verb == KW_VERB_RSA_DECRYPT && job->error == NULL)
     kw_log (G_LOG_LEVEL_DEBUG, "Decrypted", "tokenID", key, "device", job->device_name, NULL);
+  else if (job->error == NULL)
+    kw_log (G_LOG_LEVEL_DEBUG, "Done", "verb", kw_verb_to_string (job->verb), "key", key, "device",
+            job->device_name, NULL);
+}
+
+static void
+count_aes_use (KwService *self, const char *fingerprint, KwUse use)
+{
+  g_autofree char *name = NULL;
+
+  if (fingerprint == NULL)
+    return;
+  name = kw_use_counter_dup_aes_name (fingerprint);
+  kw_use_counter_count (self->uses, name, use);
+}
+
+static void
+count_uses (KwService *self, const KwJob *job)
+{
+  g_autofree char *name = NULL;
+
+  if (job->error != NULL)
+    return;
+  switch (job->verb)
+    {
+    case KW_VERB_RSA_DECRYPT:
+      name = kw_use_counter_dup_rsa_name (job->key_id);
+      kw_use_counter_count (self->uses, name, KW_USE_DECRYPT);
+      break;
+    case KW_VERB_ENCRYPT:
+      count_aes_use (self, job->fingerprint, KW_USE_ENCRYPT);
+      break;
+    case KW_VERB_DECRYPT:
+      count_aes_use (self, job->fingerprint, KW_USE_DECRYPT);
+      break;
+    case KW_VERB_REWRAP:
+      /* Where nothing had to change, nothing was done with a key. */
+      count_aes_use (self, job->old_fingerprint, KW_USE_DECRYPT);
+      if (job->changed)
+        count_aes_use (self, job->fingerprint, KW_USE_ENCRYPT);
+      break;
+    case KW_VERB_GENERATE_RSA:
+    case KW_VERB_GENERATE_AES:
+    case KW_VERB_RANDOM:
+    default:
+      break;
+    }
 }
 
 /* Any thread. */
@@ -198,9 +275,9 @@ on_job_done (KwJob *job, gpointer user_data)
     .duration_usec = g_get_monotonic_time () - job->started,
   };
 
-  if (job->verb == KW_VERB_RSA_DECRYPT
-      && g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED))
+  if (verb_decrypts (job->verb) && g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED))
     spend_budget (self, job->caller);
+  count_uses (self, job);
   kw_audit_write (self->audit, &record);
   log_outcome (job);
   if (job->callback != NULL)
@@ -288,6 +365,8 @@ kw_service_dispose (GObject *object)
   if (self->watch_fd >= 0)
     close (self->watch_fd);
   self->watch_fd = -1;
+  g_clear_object (&self->vault);
+  g_clear_object (&self->uses);
   g_clear_object (&self->pool);
   g_clear_object (&self->keyring);
   g_clear_object (&self->audit);
@@ -321,6 +400,22 @@ kw_service_init (KwService *self)
   self->failures = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
 }
 
+/* A job may have to wait for the slowest device. */
+static gint64
+longest_timeout_usec (KwConfig *config)
+{
+  guint seconds = kw_config_get_pkcs11 (config)->timeout;
+
+  if (kw_config_get_hsm (config)->model == KW_HSM_MODEL_SMARTCARD)
+    seconds = kw_config_get_smartcard (config)->timeout;
+  else
+    {
+      for (guint i = 1; i < kw_config_get_n_pkcs11 (config); i++)
+        seconds = MAX (seconds, kw_config_get_pkcs11_table (config, i)->timeout);
+    }
+  return (gint64) seconds * G_USEC_PER_SEC;
+}
+
 /**
  * kw_service_new:
  * @config: the configuration, its secrets loaded
@@ -338,6 +433,7 @@ kw_service_new (KwConfig *config, GError **error)
   g_autoptr (KwPinGuard) guard = NULL;
   g_autoptr (GPtrArray) backends = NULL;
   const char *state_directory = kw_config_get_state_directory (config);
+  const KwHsmConfig *hsm = kw_config_get_hsm (config);
   KwDeviceOptions options = { 0 };
 
   self->max_failures = kw_config_get_server (config)->failed_decrypts;
@@ -347,13 +443,17 @@ kw_service_new (KwConfig *config, GError **error)
   self->keyring = kw_keyring_new (state_directory);
   if (!kw_keyring_load (self->keyring, NULL, error))
     return NULL;
+  kw_keyring_set_keys (self->keyring, hsm->key_ids, hsm->encrypt_hsm, hsm->min_copies);
+  self->uses = kw_use_counter_new (state_directory);
   guard = kw_pin_guard_new (state_directory);
   options.guard = guard;
   options.keyring = self->keyring;
   options.pin = kw_config_get_pkcs11 (config)->pin;
   options.pin_name = kw_config_get_pkcs11 (config)->pin_name;
-  options.timeout_usec = (gint64) kw_config_get_pkcs11 (config)->timeout * G_USEC_PER_SEC;
+  options.timeout_usec = longest_timeout_usec (config);
   self->pool = kw_pool_new (&options);
+  kw_pool_set_check_interval (self->pool, (gint64) hsm->check_interval * G_USEC_PER_SEC);
+  self->vault = kw_vault_new (self->pool, self->keyring, hsm);
   backends = kw_plugins_new_backends (config, error);
   if (backends == NULL)
     return NULL;
@@ -390,6 +490,8 @@ kw_service_stop (KwService *self)
   g_return_if_fail (KW_IS_SERVICE (self));
 
   kw_pool_stop (self->pool);
+  kw_vault_stop (self->vault);
+  kw_use_counter_stop (self->uses);
 }
 
 /**
@@ -406,14 +508,17 @@ kw_service_submit (KwService *self, KwJob *job)
 
   if (!is_permitted (kw_caller_get_kind (job->caller), job->verb))
     refuse_job (self, job, KW_ERROR_NOT_AUTHORIZED, "This is not permitted to this caller");
-  else if (job->verb == KW_VERB_RSA_DECRYPT && !budget_is_left (self, job->caller))
+  else if (verb_decrypts (job->verb) && !budget_is_left (self, job->caller))
     refuse_job (self, job, KW_ERROR_RATE_LIMITED,
                 "Too many failed decrypts; try again in a minute");
   else
     {
       job->service_callback = on_job_done;
       job->service_data = g_object_ref (self);
-      kw_pool_submit (self->pool, job);
+      if (verb_is_for_vault (job->verb))
+        kw_vault_submit (self->vault, job);
+      else
+        kw_pool_submit (self->pool, job);
     }
 }
 
@@ -429,6 +534,34 @@ kw_service_get_pool (KwService *self)
   g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
 
   return self->pool;
+}
+
+/**
+ * kw_service_get_keyring:
+ * @self: the service
+ *
+ * Returns: (transfer none): its keyring, which has the matrix of keys and devices. Any thread.
+ */
+KwKeyring *
+kw_service_get_keyring (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->keyring;
+}
+
+/**
+ * kw_service_get_use_counter:
+ * @self: the service
+ *
+ * Returns: (transfer none): what counts how often keys are used. Any thread.
+ */
+KwUseCounter *
+kw_service_get_use_counter (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->uses;
 }
 
 /**

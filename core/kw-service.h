@@ -4,6 +4,7 @@
 #include "kw-audit.h"
 #include "kw-config.h"
 #include "kw-pool.h"
+#include "kw-use-counter.h"
 
 G_BEGIN_DECLS
 
@@ -19,6 +20,10 @@ void kw_service_stop (KwService *self);
 void kw_service_submit (KwService *self, KwJob *job);
 
 KwPool *kw_service_get_pool (KwService *self);
+
+KwKeyring *kw_service_get_keyring (KwService *self);
+
+KwUseCounter *kw_service_get_use_counter (KwService *self);
 
 KwAudit *kw_service_get_audit (KwService *self);
 

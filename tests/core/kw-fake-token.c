@@ -5,11 +5,12 @@
 
 #include "kw-fake-token.h"
 
+#include <openssl/evp.h>
 #include <string.h>
 
 /*
- * A token without a device: it "decrypts" by giving back what it gets, unless that begins with
- * "bad". It counts each call, can hold calls up until it is told to let them go, and can fail them.
+ * A token without a device: it "decrypts" RSA by giving back what it gets, unless that begins with
+ * "bad"; its AES keys are real ones of 32 equal bytes. It counts each call, can hold calls up until it is told to let them go, and can fail them.
  * Any thread; all state is guarded by the lock, apart from the info, which does not change.
  */
 struct _KwFakeToken
@@ -25,7 +26,9 @@ struct _KwFakeToken
   KwPinState state;
   gboolean logged_in;
   gboolean closed;
-  GPtrArray *keys; /* owned; of KwKey */
+  GPtrArray *keys;    /* owned; of KwKey */
+  GHashTable *values; /* owned; KwKey → the byte an AES key is made of */
+  guint8 next_value;
   guint n_calls[KW_N_FAKE_CALLS];
   guint n_inside[KW_N_FAKE_CALLS];
   gboolean hold[KW_N_FAKE_CALLS];
@@ -174,6 +177,72 @@ kw_fake_token_rsa_decrypt (KwToken *token,
   return kw_secret_new_copy (data, size, error);
 }
 
+static KwSecret *
+kw_fake_token_aes_cbc (KwToken *token,
+                       GBytes *id,
+                       gboolean encrypt,
+                       const guint8 *iv,
+                       gconstpointer data,
+                       gsize size,
+                       GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  g_autoptr (KwSecret) output = NULL;
+  EVP_CIPHER_CTX *context = NULL;
+  KwKey *key = NULL;
+  guint8 bytes[32];
+  int n = 0;
+
+  if (!enter (self, KW_FAKE_AES_CBC, error) || !check_logged_in (self, error))
+    return NULL;
+  key = find (self, id);
+  if (key == NULL)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND, "no such key");
+      return NULL;
+    }
+  memset (bytes, GPOINTER_TO_INT (g_hash_table_lookup (self->values, key)), sizeof bytes);
+  output = kw_secret_new (size, error);
+  context = EVP_CIPHER_CTX_new ();
+  EVP_CipherInit_ex (context, EVP_aes_256_cbc (), NULL, bytes, iv, encrypt);
+  EVP_CIPHER_CTX_set_padding (context, 0);
+  EVP_CipherUpdate (context, kw_secret_get_data (output), &n, data, (int) size);
+  EVP_CIPHER_CTX_free (context);
+  return g_steal_pointer (&output);
+}
+
+static gboolean
+kw_fake_token_random (KwToken *token, guint8 *data, gsize size, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+
+  if (!enter (self, KW_FAKE_RANDOM, error))
+    return FALSE;
+  memset (data, 0x5A, size);
+  return TRUE;
+}
+
+static KwKey *
+kw_fake_token_generate_aes (KwToken *token,
+                            guint bits,
+                            GBytes *id,
+                            const char *label,
+                            GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  KwKey *key = NULL;
+
+  if (!enter (self, KW_FAKE_GENERATE_AES, error) || !check_logged_in (self, error))
+    return NULL;
+  key = kw_key_new (KW_KEY_KIND_AES, bits, id, label, NULL);
+  g_ptr_array_add (self->keys, kw_key_ref (key));
+  g_hash_table_insert (self->values, key, GINT_TO_POINTER (++self->next_value));
+  return key;
+}
+
 static KwKey *
 kw_fake_token_generate_rsa (KwToken *token,
                             guint bits,
@@ -226,6 +295,7 @@ kw_fake_token_finalize (GObject *object)
   kw_token_info_free (self->info);
   g_free (self->pin);
   g_ptr_array_unref (self->keys);
+  g_hash_table_unref (self->values);
   g_mutex_clear (&self->lock);
   g_cond_clear (&self->changed);
   G_OBJECT_CLASS (kw_fake_token_parent_class)->finalize (object);
@@ -244,6 +314,8 @@ kw_fake_token_init (KwFakeToken *self)
   g_cond_init (&self->changed);
   self->concurrency = 1;
   self->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+  self->values = g_hash_table_new (NULL, NULL);
+  self->next_value = 0xC0;
   self->state = (KwPinState){ .login_required = TRUE, .initialized = TRUE, .tries_left = 3 };
 }
 
@@ -256,6 +328,9 @@ kw_fake_token_iface_init (KwTokenInterface *iface)
   iface->login = kw_fake_token_login;
   iface->list_keys = kw_fake_token_list_keys;
   iface->rsa_decrypt = kw_fake_token_rsa_decrypt;
+  iface->aes_cbc = kw_fake_token_aes_cbc;
+  iface->random = kw_fake_token_random;
+  iface->generate_aes = kw_fake_token_generate_aes;
   iface->generate_rsa = kw_fake_token_generate_rsa;
   iface->delete_key = kw_fake_token_delete_key;
   iface->close = kw_fake_token_close;
@@ -313,6 +388,56 @@ kw_fake_token_add_key (KwFakeToken *self, const char *id, const char *material)
 {
   g_mutex_lock (&self->lock);
   g_ptr_array_add (self->keys, kw_fake_key_new (id, material));
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_add_aes_key:
+ * @self: a token
+ * @fields: (nullable): more about the key: id, usage, reference, weakness; %NULL for a plain one
+ * @label: its label, and its CKA_ID where @fields has none
+ * @value: the byte that the key is made of, 32 times
+ *
+ * Puts an AES key on the token. Two tokens have the same key when they have the same @value.
+ */
+void
+kw_fake_token_add_aes_key (KwFakeToken *self,
+                           const KwKeyFields *fields,
+                           const char *label,
+                           guint8 value)
+{
+  g_autoptr (GBytes) id = g_bytes_new (label, strlen (label));
+  KwKeyFields all = { 0 };
+  KwKey *key = NULL;
+
+  if (fields != NULL)
+    all = *fields;
+  all.kind = KW_KEY_KIND_AES;
+  all.bits = 256;
+  all.label = label;
+  if (all.id == NULL)
+    all.id = id;
+  if (all.usage == KW_KEY_USAGE_NONE)
+    all.usage = (KwKeyUsage) (KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT);
+  key = kw_key_new_full (&all);
+  g_mutex_lock (&self->lock);
+  g_ptr_array_add (self->keys, key);
+  g_hash_table_insert (self->values, key, GINT_TO_POINTER (value));
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_remove_keys:
+ * @self: a token
+ *
+ * Takes all keys away, as another program may.
+ */
+void
+kw_fake_token_remove_keys (KwFakeToken *self)
+{
+  g_mutex_lock (&self->lock);
+  g_hash_table_remove_all (self->values);
+  g_ptr_array_set_size (self->keys, 0);
   g_mutex_unlock (&self->lock);
 }
 

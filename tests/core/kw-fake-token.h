@@ -17,6 +17,9 @@ typedef enum
   KW_FAKE_LOGIN,
   KW_FAKE_LIST_KEYS,
   KW_FAKE_RSA_DECRYPT,
+  KW_FAKE_AES_CBC,
+  KW_FAKE_RANDOM,
+  KW_FAKE_GENERATE_AES,
   KW_FAKE_GENERATE_RSA,
   KW_FAKE_DELETE_KEY,
   KW_FAKE_CLOSE,
@@ -32,6 +35,13 @@ KwFakeToken *kw_fake_token_new (const char *serial, const char *pin);
 KwKey *kw_fake_key_new (const char *id, const char *material);
 
 void kw_fake_token_add_key (KwFakeToken *self, const char *id, const char *material);
+
+void kw_fake_token_add_aes_key (KwFakeToken *self,
+                                const KwKeyFields *fields,
+                                const char *label,
+                                guint8 value);
+
+void kw_fake_token_remove_keys (KwFakeToken *self);
 
 void kw_fake_token_set_pin (KwFakeToken *self, const char *pin);
 

@@ -301,12 +301,12 @@ test_unplug_with_a_queue (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 }
 
 static void
-test_gives_up_after_three_lives (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+test_gives_up_after_some_lives (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
   Answer answer = { 0 };
 
   start_decrypt (fixture, &answer, "one");
-  for (guint i = 0; i < 3; i++)
+  for (guint i = 0; i < KW_MAX_ATTEMPTS_PER_JOB; i++)
     {
       g_autoptr (KwFakeToken) token = kw_fake_token_new ("A", PIN);
 
@@ -603,7 +603,7 @@ main (int argc, char **argv)
   add ("/pool/fails-over", NULL, test_fails_over);
   add ("/pool/parks-until-device-is-back", NULL, test_parks_until_device_is_back);
   add ("/pool/unplug-with-a-queue", NULL, test_unplug_with_a_queue);
-  add ("/pool/gives-up-after-three-lives", NULL, test_gives_up_after_three_lives);
+  add ("/pool/gives-up-after-some-lives", NULL, test_gives_up_after_some_lives);
   add ("/pool/errors-of-the-request-are-not-repeated", NULL,
        test_errors_of_the_request_are_not_repeated);
   add ("/pool/lost-login-is-renewed-once", NULL, test_lost_login_is_renewed_once);

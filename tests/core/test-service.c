@@ -72,6 +72,7 @@ set_up (Fixture *fixture, gconstpointer data)
   make_service (fixture, data != NULL ? data : "");
   fixture->token = kw_fake_token_new ("A", PIN);
   kw_fake_token_add_key (fixture->token, KEY_ID, "material");
+  kw_fake_token_add_aes_key (fixture->token, NULL, "master", 1);
   kw_fake_backend_plug (kw_fake_backend_get_newest (), fixture->token);
   kw_iterate_until (kw_pool_is_ready (kw_service_get_pool (fixture->service)));
 }
@@ -155,6 +156,105 @@ test_every_caller_and_verb (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
                        rows[i].generate);
     }
   g_assert_cmpuint (kw_fake_token_get_n_calls (fixture->token, KW_FAKE_GENERATE_RSA), ==, 2);
+}
+
+/* What each kind of caller may do; the line protocol can only decrypt with RSA. */
+static void
+test_every_caller_and_message_verb (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  static const gboolean permitted[KW_N_CALLER_KINDS][5] = {
+    [KW_CALLER_JWT] = { TRUE, TRUE, TRUE, TRUE, FALSE },
+    [KW_CALLER_LINE] = { FALSE, FALSE, FALSE, FALSE, FALSE },
+    [KW_CALLER_LOCAL] = { TRUE, TRUE, TRUE, TRUE, TRUE },
+    [KW_CALLER_BUS] = { TRUE, TRUE, TRUE, TRUE, TRUE },
+  };
+
+  for (guint i = 0; i < KW_N_CALLER_KINDS; i++)
+    {
+      g_autoptr (KwCaller) caller
+          = kw_caller_new ((KwCallerKind) i, NULL, NULL, "127.0.0.1", KW_CALLER_NO_UID);
+      g_autoptr (GBytes) nonsense = g_bytes_new_static ("nonsense", 8);
+      g_autoptr (KwSecret) message = kw_secret_new_copy ("text", 4, NULL);
+      gint results[] = {
+        do_job (fixture, kw_job_new_encrypt (caller, message, NULL)),
+        do_job (fixture, kw_job_new_decrypt (caller, nonsense, NULL)),
+        do_job (fixture, kw_job_new_rewrap (caller, nonsense, NULL)),
+        do_job (fixture, kw_job_new_random (caller, 16)),
+        do_job (fixture, kw_job_new_generate_aes (caller, 256, "label")),
+      };
+      const gint wanted[] = { -1, KW_ERROR_INVALID_ARGUMENT, KW_ERROR_INVALID_ARGUMENT, -1, -1 };
+
+      for (guint j = 0; j < G_N_ELEMENTS (results); j++)
+        g_assert_cmpint (results[j], ==, permitted[i][j] ? wanted[j] : KW_ERROR_NOT_AUTHORIZED);
+    }
+}
+
+static KwJob *
+encrypt_message (Fixture *fixture, KwCaller *caller)
+{
+  g_autoptr (KwSecret) message = kw_secret_new_copy ("text", 4, NULL);
+  g_autoptr (KwJob) job = kw_job_new_encrypt (caller, message, NULL);
+
+  g_assert_cmpint (do_job (fixture, kw_job_ref (job)), ==, -1);
+  return g_steal_pointer (&job);
+}
+
+/* Bad messages are counted like bad RSA blocks, and stop both; malformed ones are not. */
+static void
+test_budget_is_for_messages_too (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwCaller) caller = kw_caller_new (KW_CALLER_BUS, NULL, NULL, "bus", 1000);
+  g_autoptr (KwJob) job = encrypt_message (fixture, caller);
+  gsize size = 0;
+  g_autofree guint8 *copy = g_memdup2 (g_bytes_get_data (kw_job_get_envelope (job), &size), 94);
+  g_autoptr (GBytes) bad = NULL;
+  g_autoptr (GBytes) nonsense = g_bytes_new_static ("nonsense", 8);
+
+  copy[93] ^= 1;
+  bad = g_bytes_new_take (g_steal_pointer (&copy), size);
+  for (guint i = 0; i < 5; i++)
+    g_assert_cmpint (do_job (fixture, kw_job_new_decrypt (caller, nonsense, NULL)), ==,
+                     KW_ERROR_INVALID_ARGUMENT);
+  for (guint i = 0; i < 3; i++)
+    g_assert_cmpint (do_job (fixture, kw_job_new_decrypt (caller, bad, NULL)), ==,
+                     KW_ERROR_DECRYPT_FAILED);
+  g_assert_cmpint (do_job (fixture, kw_job_new_decrypt (caller, kw_job_get_envelope (job), NULL)),
+                   ==, KW_ERROR_RATE_LIMITED);
+  g_assert_cmpint (do_job (fixture, kw_job_new_rewrap (caller, kw_job_get_envelope (job), NULL)),
+                   ==, KW_ERROR_RATE_LIMITED);
+  g_assert_cmpint (decrypt_as (fixture, caller, KEY_ID, "text"), ==, KW_ERROR_RATE_LIMITED);
+}
+
+static void
+test_messages_are_counted_and_audited (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwCaller) caller = kw_caller_new (KW_CALLER_BUS, NULL, NULL, "bus", 1000);
+  g_autoptr (KwJob) job = encrypt_message (fixture, caller);
+  g_autofree char *name = kw_use_counter_dup_aes_name (kw_job_get_fingerprint (job));
+  g_autoptr (GBytes) rsa_id = g_bytes_new_static (KEY_ID, 16);
+  g_autofree char *rsa_name = kw_use_counter_dup_rsa_name (rsa_id);
+  KwUseCounter *uses = kw_service_get_use_counter (fixture->service);
+  g_autoptr (KwUseReport) report = NULL;
+  g_autoptr (KwUseReport) rsa_report = NULL;
+  g_autofree char *audit = NULL;
+
+  g_assert_cmpint (do_job (fixture, kw_job_new_decrypt (caller, kw_job_get_envelope (job), NULL)),
+                   ==, -1);
+  g_assert_cmpint (do_job (fixture, kw_job_new_rewrap (caller, kw_job_get_envelope (job), NULL)),
+                   ==, -1);
+  g_assert_cmpint (decrypt_as (fixture, caller, KEY_ID, "text"), ==, -1);
+  report = kw_use_counter_report (uses, name, NULL);
+  g_assert_cmpuint (report->total[KW_USE_ENCRYPT], ==, 1);
+  g_assert_cmpuint (report->total[KW_USE_DECRYPT], ==, 1);
+  rsa_report = kw_use_counter_report (uses, rsa_name, NULL);
+  g_assert_cmpuint (rsa_report->total[KW_USE_DECRYPT], ==, 1);
+  audit = kw_test_read_file (fixture->directory, KW_STATE_FILE_AUDIT);
+  g_assert_nonnull (
+      strstr (audit,
+              "\"verb\":\"encrypt\",\"key\":\"label:master\",\"result\":\"ok\",\"device\":\"A\""));
+  g_assert_nonnull (
+      strstr (audit, "\"verb\":\"rewrap\",\"key\":\"label:master\",\"result\":\"ok\""));
+  g_assert_null (strstr (audit, "text"));
 }
 
 static void
@@ -405,6 +505,7 @@ add (const char *path, const char *settings, void (*test) (Fixture *, gconstpoin
   g_test_add (path, Fixture, settings, set_up, test, tear_down);
 }
 
+#define HSM "[hsm]\nhsm_keyid = \"label:master\"\n"
 #define BUDGET_3 "[server]\nfailed_decrypts = 3\n"
 
 int
@@ -415,6 +516,9 @@ main (int argc, char **argv)
   kw_plugins_register_point (KW_BACKEND_EXTENSION_POINT, KW_TYPE_BACKEND);
   g_io_extension_point_implement (KW_BACKEND_EXTENSION_POINT, KW_TYPE_FAKE_BACKEND, "fake", 0);
   add ("/service/every-caller-and-verb", "", test_every_caller_and_verb);
+  add ("/service/every-caller-and-message-verb", HSM, test_every_caller_and_message_verb);
+  add ("/service/budget/is-for-messages-too", HSM BUDGET_3, test_budget_is_for_messages_too);
+  add ("/service/messages-are-counted-and-audited", HSM, test_messages_are_counted_and_audited);
   add ("/service/budget/is-by-address", BUDGET_3, test_budget_is_by_address);
   add ("/service/budget/is-by-uid", BUDGET_3, test_budget_is_by_uid);
   add ("/service/budget/is-for-decrypts", BUDGET_3, test_budget_is_for_decrypts);
