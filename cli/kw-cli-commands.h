@@ -29,4 +29,30 @@ gboolean kw_cli_run_setup (KwCli *cli, char **arguments, GError **error);
 
 gboolean kw_cli_run_showkey (KwCli *cli, char **arguments, GError **error);
 
+gboolean kw_cli_run_status (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_devices (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_keys (KwCli *cli, char **arguments, GError **error);
+
+void kw_cli_add_envelope_options (KwCli *cli, GOptionContext *context);
+
+gboolean kw_cli_run_seal (KwCli *cli, char **arguments, GError **error);
+
+void kw_cli_add_decrypt_options (KwCli *cli, GOptionContext *context);
+
+gboolean kw_cli_run_open (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_rewrap (KwCli *cli, char **arguments, GError **error);
+
+void kw_cli_add_random_options (KwCli *cli, GOptionContext *context);
+
+gboolean kw_cli_run_random (KwCli *cli, char **arguments, GError **error);
+
+void kw_cli_add_generate_options (KwCli *cli, GOptionContext *context);
+
+gboolean kw_cli_run_keys_generate (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_monitor (KwCli *cli, char **arguments, GError **error);
+
 G_END_DECLS

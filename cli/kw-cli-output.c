@@ -51,6 +51,12 @@ kw_cli_output_text (const char *text, GError **error)
   return write_all (text, strlen (text), error);
 }
 
+gboolean
+kw_cli_output_bytes (gconstpointer data, gsize size, GError **error)
+{
+  return write_all (data, size, error);
+}
+
 /* Takes the builder with its one root node finished. */
 gboolean
 kw_cli_output_json (JsonBuilder *builder, GError **error)

@@ -9,6 +9,8 @@ G_BEGIN_DECLS
 
 gboolean kw_cli_output_text (const char *text, GError **error);
 
+gboolean kw_cli_output_bytes (gconstpointer data, gsize size, GError **error);
+
 gboolean kw_cli_output_json (JsonBuilder *builder, GError **error);
 
 gboolean kw_cli_output_secret (const char *before,

@@ -20,6 +20,7 @@ kw_cli_new (void)
 {
   KwCli *self = g_new0 (KwCli, 1);
 
+  self->exit_status = -1;
   self->notices = g_ptr_array_new_with_free_func (g_free);
   return self;
 }
@@ -34,6 +35,10 @@ kw_cli_free (KwCli *self)
   g_free (self->output);
   g_free (self->token_label);
   g_free (self->pin_file);
+  g_free (self->bus_address);
+  g_free (self->associated_data);
+  g_free (self->kind);
+  g_free (self->label);
   g_ptr_array_unref (self->notices);
   g_free (self);
 }

@@ -16,6 +16,13 @@ G_BEGIN_DECLS
  * @token_label: (nullable): --token-label of setup
  * @pin_file: (nullable): --pin-file of setup
  * @force: --force of setup
+ * @session: --session
+ * @bus_address: (nullable): --bus-address
+ * @associated_data: (nullable): --associated-data
+ * @binary: --binary
+ * @kind: (nullable): --kind of keys generate
+ * @label: (nullable): --label of keys generate
+ * @exit_status: status to end with, where a command has more to say than whether it succeeded; −1 otherwise
  * @notices: (element-type utf8): what to say on standard error once the command succeeded
  *
  * One command line, taken apart.
@@ -31,6 +38,13 @@ typedef struct
   char *token_label;
   char *pin_file;
   gboolean force;
+  gboolean session;
+  char *bus_address;
+  char *associated_data;
+  gboolean binary;
+  char *kind;
+  char *label;
+  int exit_status;
   GPtrArray *notices;
 } KwCli;
 
@@ -41,6 +55,7 @@ typedef struct
  * @summary: what it does, for the list of commands
  * @n_min: fewest arguments
  * @n_max: most arguments
+ * @program: (nullable): the only name of the program under which there is this command, %NULL for both
  * @add_options: (nullable): adds the options that are its own
  * @run: does it; @arguments ends with %NULL. Fails with an error of %KW_ERROR or, when the command line is wrong, of
  *   %G_OPTION_ERROR
@@ -54,6 +69,7 @@ typedef struct
   const char *summary;
   guint n_min;
   guint n_max;
+  const char *program;
   void (*add_options) (KwCli *cli, GOptionContext *context);
   gboolean (*run) (KwCli *cli, char **arguments, GError **error);
 } KwCliCommand;

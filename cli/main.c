@@ -22,26 +22,45 @@
 
 #define EXIT_USAGE 2
 #define NAME_HSMDAEMON "hsmdaemon"
+#define NAME_KEYWARD "keyward"
 #define DAEMON "keywardd"
 
 static const KwCliCommand commands[] = {
-  { "check", "", N_ ("Tell what is wrong with the set-up, and what to do"), 0, 0, NULL,
+  { "check", "", N_ ("Tell what is wrong with the set-up, and what to do"), 0, 0, NULL, NULL,
     kw_cli_run_check },
-  { "decrypt", "ID BASE64|-", N_ ("Decrypt with a key; prints base64"), 2, 2, NULL,
+  { "decrypt", "[FILE]", N_ ("Decrypt an envelope; prints what is in it"), 0, 1, NAME_KEYWARD,
+    kw_cli_add_decrypt_options, kw_cli_run_open },
+  { "decrypt", "ID BASE64|-", N_ ("Decrypt with a key; prints base64"), 2, 2, NAME_HSMDAEMON, NULL,
     kw_cli_run_decrypt },
-  { "device retry", "[SERIAL]", N_ ("Let a refused PIN be presented once more"), 0, 1, NULL,
+  { "device retry", "[SERIAL]", N_ ("Let a refused PIN be presented once more"), 0, 1, NULL, NULL,
     kw_cli_run_device_retry },
-  { "encrypt", "ID BASE64|-", N_ ("Encrypt under a public key; prints base64"), 2, 2, NULL,
-    kw_cli_run_encrypt },
-  { "genkey", "LABEL", N_ ("Make an RSA key pair"), 1, 1, kw_cli_add_genkey_options,
+  { "devices", "", N_ ("List the devices"), 0, 0, NULL, NULL, kw_cli_run_devices },
+  { "encrypt", "[FILE]", N_ ("Encrypt under the first key; prints an envelope"), 0, 1, NAME_KEYWARD,
+    kw_cli_add_envelope_options, kw_cli_run_seal },
+  { "encrypt", "ID BASE64|-", N_ ("Encrypt under a public key; prints base64"), 2, 2,
+    NAME_HSMDAEMON, NULL, kw_cli_run_encrypt },
+  { "genkey", "LABEL", N_ ("Make an RSA key pair"), 1, 1, NULL, kw_cli_add_genkey_options,
     kw_cli_run_genkey },
-  { "install", "", N_ ("Enable and start the service"), 0, 0, NULL, kw_cli_run_install },
-  { "keys accept", "ID", N_ ("Accept the key that is there now under this id"), 1, 1, NULL,
+  { "install", "", N_ ("Enable and start the service"), 0, 0, NULL, NULL, kw_cli_run_install },
+  /* Before “keys”, which they begin with. */
+  { "keys accept", "ID", N_ ("Accept the key that is there now under this id"), 1, 1, NULL, NULL,
     kw_cli_run_keys_accept },
-  { "listslots", "", N_ ("List slots and the tokens in them"), 0, 0, NULL, kw_cli_run_listslots },
-  { "setup", "", N_ ("Write a configuration and show ownCloud's part"), 0, 0,
+  { "keys generate", "", N_ ("Make a key through the daemon"), 0, 0, NULL,
+    kw_cli_add_generate_options, kw_cli_run_keys_generate },
+  { "keys", "", N_ ("List the keys, and when they were used"), 0, 0, NULL, NULL, kw_cli_run_keys },
+  { "listslots", "", N_ ("List slots and the tokens in them"), 0, 0, NULL, NULL,
+    kw_cli_run_listslots },
+  { "monitor", "", N_ ("Print what changes, until interrupted"), 0, 0, NULL, NULL,
+    kw_cli_run_monitor },
+  { "random", "BYTES", N_ ("Print random bytes that a device made"), 1, 1, NULL,
+    kw_cli_add_random_options, kw_cli_run_random },
+  { "rewrap", "[FILE]", N_ ("Move an envelope to the first key"), 0, 1, NULL,
+    kw_cli_add_envelope_options, kw_cli_run_rewrap },
+  { "setup", "", N_ ("Write a configuration and show ownCloud's part"), 0, 0, NULL,
     kw_cli_add_setup_options, kw_cli_run_setup },
-  { "showkey", "ID", N_ ("Print id, label and public key"), 1, 1, NULL, kw_cli_run_showkey },
+  { "showkey", "ID", N_ ("Print id, label and public key"), 1, 1, NULL, NULL, kw_cli_run_showkey },
+  { "status", "", N_ ("Tell how the daemon, its devices and keys are"), 0, 0, NULL, NULL,
+    kw_cli_run_status },
 };
 
 /* Options that every command has, and what they set beside KwCli. */
@@ -55,10 +74,14 @@ static GOptionContext *
 new_context (KwCli *cli, GeneralOptions *general, const char *parameters)
 {
   const GOptionEntry entries[] = {
+    { "bus-address", 0, 0, G_OPTION_ARG_STRING, &cli->bus_address,
+      N_ ("Find the daemon on the bus at this address"), "ADDRESS" },
     { "config", 0, 0, G_OPTION_ARG_FILENAME, &cli->config_path, N_ ("Read this configuration"),
       "FILE" },
     { "json", 0, 0, G_OPTION_ARG_NONE, &cli->json, N_ ("Print data as JSON"), NULL },
     { "module", 0, 0, G_OPTION_ARG_FILENAME, &cli->module, N_ ("Use this PKCS#11 module"), "PATH" },
+    { "session", 0, 0, G_OPTION_ARG_NONE, &cli->session, N_ ("Find the daemon on the session bus"),
+      NULL },
     { "verbose", 0, 0, G_OPTION_ARG_NONE, &cli->verbose, N_ ("Say on standard error what is done"),
       NULL },
     { "help", 'h', 0, G_OPTION_ARG_NONE, &general->help, N_ ("Show this and end"), NULL },
@@ -80,6 +103,14 @@ is_hsmdaemon (void)
   return g_str_equal (g_get_prgname (), NAME_HSMDAEMON);
 }
 
+/* ownCloud's scripts call the program hsmdaemon, and some commands mean something else to them. */
+static gboolean
+is_for_this_name (const KwCliCommand *command)
+{
+  return command->program == NULL
+         || is_hsmdaemon () == g_str_equal (command->program, NAME_HSMDAEMON);
+}
+
 static int
 show_version (void)
 {
@@ -97,6 +128,8 @@ show_program_help (GOptionContext *context)
     {
       g_autofree char *call = g_strdup_printf ("%s %s", commands[i].name, commands[i].arguments);
 
+      if (!is_for_this_name (&commands[i]))
+        continue;
       g_string_append_printf (summary, "\n  %-24s %s", call, _ (commands[i].summary));
     }
   if (is_hsmdaemon ())
@@ -168,7 +201,7 @@ find_command (char **words, guint *out_n_words)
     {
       g_auto (GStrv) name = g_strsplit (commands[i].name, " ", 2);
 
-      if (!g_str_equal (words[0], name[0]))
+      if (!g_str_equal (words[0], name[0]) || !is_for_this_name (&commands[i]))
         continue;
       if (name[1] != NULL && g_strcmp0 (words[1], name[1]) != 0)
         continue;
@@ -218,11 +251,11 @@ report_outcome (KwCli *cli, const KwCliCommand *command, const GError *error)
   if (error != NULL)
     {
       kw_cli_say (error->message);
-      return EXIT_FAILURE;
+      return cli->exit_status >= 0 ? cli->exit_status : EXIT_FAILURE;
     }
   for (guint i = 0; i < cli->notices->len; i++)
     kw_cli_say (g_ptr_array_index (cli->notices, i));
-  return EXIT_SUCCESS;
+  return cli->exit_status >= 0 ? cli->exit_status : EXIT_SUCCESS;
 }
 
 static int

@@ -41,6 +41,7 @@ struct _KwDevice
 
   GMutex login_lock;
   guint login_generation; /* guarded by login_lock for writing; read atomically */
+  gint n_pin_tries;       /* atomic; last seen, −1 while the token did not tell */
   gint n_tries_seen;      /* guarded by login_lock; −1 when the token does not tell */
 
   gint n_keys;        /* atomic: length of keys */
@@ -99,6 +100,7 @@ login (KwDevice *self, GError **error)
       || !kw_token_get_pin_state (self->token, &state, error))
     return FALSE;
   self->n_tries_seen = state.tries_left;
+  g_atomic_int_set (&self->n_pin_tries, state.tries_left);
   g_atomic_int_inc (&self->login_generation);
   return TRUE;
 }
@@ -543,6 +545,7 @@ static void
 kw_device_init (KwDevice *self)
 {
   g_mutex_init (&self->login_lock);
+  self->n_pin_tries = -1;
   self->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
   self->different = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
   self->state_since = g_get_real_time ();
@@ -819,6 +822,20 @@ kw_device_get_state_since (KwDevice *self)
   g_return_val_if_fail (KW_IS_DEVICE (self), 0);
 
   return self->state_since;
+}
+
+/**
+ * kw_device_get_pin_tries_left:
+ * @self: a device
+ *
+ * Returns: tries left for the user PIN when it was last looked at, −1 when the token does not tell. Any thread.
+ */
+gint
+kw_device_get_pin_tries_left (KwDevice *self)
+{
+  g_return_val_if_fail (KW_IS_DEVICE (self), -1);
+
+  return g_atomic_int_get (&self->n_pin_tries);
 }
 
 /**

@@ -94,6 +94,8 @@ const char *kw_device_get_state_text (KwDevice *self);
 
 gint64 kw_device_get_state_since (KwDevice *self);
 
+gint kw_device_get_pin_tries_left (KwDevice *self);
+
 gboolean kw_device_is_checked (KwDevice *self);
 
 GPtrArray *kw_device_get_keys (KwDevice *self);

@@ -34,6 +34,7 @@ struct _KwService
   KwUseCounter *uses; /* owned */
   KwKeyring *keyring; /* owned */
   KwAudit *audit;     /* owned */
+  KwPinGuard *guard;  /* owned */
   int watch_fd;       /* owned: the state directory; −1 = it is not watched */
   guint watch_source;
   guint reload_source;
@@ -369,6 +370,7 @@ kw_service_dispose (GObject *object)
   g_clear_object (&self->uses);
   g_clear_object (&self->pool);
   g_clear_object (&self->keyring);
+  g_clear_object (&self->guard);
   g_clear_object (&self->audit);
   G_OBJECT_CLASS (kw_service_parent_class)->dispose (object);
 }
@@ -447,6 +449,7 @@ kw_service_new (KwConfig *config, GError **error)
   self->uses = kw_use_counter_new (state_directory);
   guard = kw_pin_guard_new (state_directory);
   options.guard = guard;
+  self->guard = g_object_ref (guard);
   options.keyring = self->keyring;
   options.pin = kw_config_get_pkcs11 (config)->pin;
   options.pin_name = kw_config_get_pkcs11 (config)->pin_name;
@@ -576,4 +579,35 @@ kw_service_get_audit (KwService *self)
   g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
 
   return self->audit;
+}
+
+/**
+ * kw_service_retry_device:
+ * @self: a service
+ * @serial: serial number of a token
+ * @error: where to store the error
+ *
+ * Lets a PIN that a token refused be presented to it once more, because the administrator said so, and starts the device
+ * anew. Main context; writes a small file.
+ *
+ * Returns: %TRUE on success; %KW_ERROR_TOKEN_NOT_FOUND when no PIN was ever presented to it
+ */
+gboolean
+kw_service_retry_device (KwService *self, const char *serial, GError **error)
+{
+  guint n_forgotten = 0;
+
+  g_return_val_if_fail (KW_IS_SERVICE (self), FALSE);
+
+  if (!kw_pin_guard_forget (self->guard, serial, &n_forgotten, error))
+    return FALSE;
+  if (n_forgotten == 0)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_NOT_FOUND,
+                   "No PIN was ever presented to a token with serial number %s", serial);
+      return FALSE;
+    }
+  if (self->reload_source == 0)
+    self->reload_source = g_timeout_add (RELOAD_DELAY_MSEC, reload_state, self);
+  return TRUE;
 }

@@ -19,6 +19,8 @@ void kw_service_stop (KwService *self);
 
 void kw_service_submit (KwService *self, KwJob *job);
 
+gboolean kw_service_retry_device (KwService *self, const char *serial, GError **error);
+
 KwPool *kw_service_get_pool (KwService *self);
 
 KwKeyring *kw_service_get_keyring (KwService *self);

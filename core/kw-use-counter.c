@@ -367,6 +367,23 @@ kw_use_counter_dup_rsa_name (GBytes *key_id)
 }
 
 /**
+ * kw_use_counter_dup_facts_name:
+ * @facts: what is known of a key
+ *
+ * Returns: (transfer full) (nullable): the name its uses are counted under; %NULL for an AES key of which no fingerprint is
+ * recorded, and which was never used therefore. Any thread.
+ */
+char *
+kw_use_counter_dup_facts_name (const KwKeyFacts *facts)
+{
+  g_return_val_if_fail (facts != NULL, NULL);
+
+  if (facts->kind != KW_KEY_KIND_AES)
+    return g_strconcat ("rsa-", facts->id, NULL);
+  return facts->fingerprint != NULL ? kw_use_counter_dup_aes_name (facts->fingerprint) : NULL;
+}
+
+/**
  * kw_use_counter_count:
  * @self: a counter
  * @name: name of a key

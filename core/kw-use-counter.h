@@ -3,7 +3,7 @@
 
 #include <gio/gio.h>
 
-#include "kw-key.h"
+#include "kw-key-matrix.h"
 
 G_BEGIN_DECLS
 
@@ -64,6 +64,8 @@ KwUseCounter *kw_use_counter_new (const char *state_directory);
 char *kw_use_counter_dup_aes_name (const char *fingerprint);
 
 char *kw_use_counter_dup_rsa_name (GBytes *key_id);
+
+char *kw_use_counter_dup_facts_name (const KwKeyFacts *facts);
 
 void kw_use_counter_count (KwUseCounter *self, const char *name, KwUse use);
 

@@ -29,8 +29,10 @@ struct _KwDaemon
   KwLogger *logger;   /* owned */
   KwService *service; /* owned, nullable */
   KwHttpServer *http; /* owned, nullable */
-  GPtrArray *doors;   /* owned; of KwDoor */
-  GMainLoop *loop;    /* owned */
+  KwBus *bus;         /* owned */
+  KwBusOptions bus_options;
+  GPtrArray *doors; /* owned; of KwDoor */
+  GMainLoop *loop;  /* owned */
   int exit_status;
   gboolean ending;
   gint64 end_by; /* monotonic */
@@ -47,7 +49,7 @@ G_DEFINE_FINAL_TYPE (KwDaemon, kw_daemon, G_TYPE_OBJECT)
 static guint
 count_pending (KwDaemon *self)
 {
-  guint n_pending = kw_http_server_get_n_pending (self->http);
+  guint n_pending = kw_http_server_get_n_pending (self->http) + kw_bus_get_n_pending (self->bus);
 
   for (guint i = 0; i < self->doors->len; i++)
     n_pending += kw_door_get_n_pending (g_ptr_array_index (self->doors, i));
@@ -74,6 +76,7 @@ begin_to_end (KwDaemon *self)
   self->end_by = g_get_monotonic_time () + DRAIN_SECONDS * G_TIME_SPAN_SECOND;
   kw_sd_notify ("STOPPING=1", "Finishing requests");
   kw_http_server_quiesce (self->http);
+  kw_bus_quiesce (self->bus);
   for (guint i = 0; i < self->doors->len; i++)
     kw_door_quiesce (g_ptr_array_index (self->doors, i));
   if (quit_when_drained (self) == G_SOURCE_CONTINUE)
@@ -203,6 +206,8 @@ start (KwDaemon *self, GError **error)
   g_signal_connect (kw_service_get_pool (self->service), "changed", G_CALLBACK (on_pool_changed),
                     NULL);
   kw_service_start (self->service);
+  self->bus = kw_bus_new (self->config, self->service, &self->bus_options);
+  kw_bus_start (self->bus);
   if (!open_doors (self, passed, error) || !kw_http_server_start (self->http, http_sockets, error))
     return FALSE;
   kw_log (G_LOG_LEVEL_INFO, "Server listening", "host", server->hostname, "port", port, "version",
@@ -218,6 +223,8 @@ stop (KwDaemon *self)
     kw_service_stop (self->service);
   for (guint i = 0; self->doors != NULL && i < self->doors->len; i++)
     kw_door_stop (g_ptr_array_index (self->doors, i));
+  if (self->bus != NULL)
+    kw_bus_stop (self->bus);
   if (self->http != NULL)
     kw_http_server_stop (self->http);
 }
@@ -248,6 +255,7 @@ kw_daemon_dispose (GObject *object)
   KwDaemon *self = KW_DAEMON (object);
 
   g_clear_pointer (&self->doors, g_ptr_array_unref);
+  g_clear_object (&self->bus);
   g_clear_object (&self->http);
   g_clear_object (&self->service);
   g_clear_object (&self->logger);
@@ -259,6 +267,7 @@ static void
 kw_daemon_finalize (GObject *object)
 {
   g_main_loop_unref (KW_DAEMON (object)->loop);
+  g_free ((char *) KW_DAEMON (object)->bus_options.address);
   G_OBJECT_CLASS (kw_daemon_parent_class)->finalize (object);
 }
 
@@ -282,16 +291,19 @@ kw_daemon_init (KwDaemon *self)
  * kw_daemon_new:
  * @config: the configuration, its secrets loaded
  * @logger: the installed logger
+ * @bus_options: which D-Bus it is to be found on
  *
  * Returns: (transfer full): a daemon that was not started
  */
 KwDaemon *
-kw_daemon_new (KwConfig *config, KwLogger *logger)
+kw_daemon_new (KwConfig *config, KwLogger *logger, const KwBusOptions *bus_options)
 {
   KwDaemon *self = g_object_new (KW_TYPE_DAEMON, NULL);
 
   self->config = g_object_ref (config);
   self->logger = g_object_ref (logger);
+  self->bus_options.session = bus_options->session;
+  self->bus_options.address = g_strdup (bus_options->address);
   return self;
 }
 

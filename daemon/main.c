@@ -64,10 +64,16 @@ int
 main (int argc, char **argv)
 {
   g_autofree char *config_path = NULL;
+  KwBusOptions bus_options = { FALSE, NULL };
+  g_autofree char *bus_address = NULL;
   gboolean version = FALSE;
   const GOptionEntry entries[] = {
     { "config", 'c', 0, G_OPTION_ARG_FILENAME, &config_path,
       N_ ("Read the configuration from FILE"), "FILE" },
+    { "session", 0, 0, G_OPTION_ARG_NONE, &bus_options.session,
+      N_ ("Go to the session bus, not the system's"), NULL },
+    { "bus-address", 0, 0, G_OPTION_ARG_STRING, &bus_address, N_ ("Go to the bus at this address"),
+      "ADDRESS" },
     { "version", 'V', 0, G_OPTION_ARG_NONE, &version, N_ ("Show the version"), NULL },
     G_OPTION_ENTRY_NULL,
   };
@@ -103,7 +109,8 @@ main (int argc, char **argv)
   if (logger == NULL)
     return fail (error->message);
   kw_logger_install (logger);
-  daemon = kw_daemon_new (config, logger);
+  bus_options.address = bus_address;
+  daemon = kw_daemon_new (config, logger, &bus_options);
   status = kw_daemon_run (daemon, &error);
   if (error != NULL)
     kw_log (G_LOG_LEVEL_CRITICAL, "Cannot start", "error", error->message, NULL);

@@ -14,15 +14,15 @@ _keyward_files () {
 
 _keyward () {
   local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands='check decrypt device encrypt genkey install keys listslots setup showkey'
-  local common='--config --json --module --verbose --help --version'
+  local commands='check decrypt device devices encrypt genkey install keys listslots monitor random rewrap setup showkey status'
+  local common='--bus-address --config --json --module --session --verbose --help --version'
   local command='' operands=0 index
   COMPREPLY=()
 
   # The command is the first word that is neither an option nor the value of one.
   for ((index = 1; index < COMP_CWORD; index++)); do
     case ${COMP_WORDS[index]} in
-      --config | --module | --bits | --output | --token-label | --pin-file) ((index++)) ;;
+      --bus-address | --config | --module | --bits | --output | --token-label | --pin-file | --associated-data | --kind | --label) ((index++)) ;;
       -?*) ;;
       *) if [[ -z $command ]]; then command=${COMP_WORDS[index]}; else ((operands++)); fi ;;
     esac
@@ -31,12 +31,17 @@ _keyward () {
   case $previous in
     --config | --module | --output | --pin-file) _keyward_files; return ;;
     --bits) _keyward_words 2048 3072 4096; return ;;
-    --token-label) return ;;
+    --kind) _keyward_words aes256 rsa2048 rsa3072 rsa4096; return ;;
+    --bus-address | --token-label | --associated-data | --label) return ;;
   esac
 
   if [[ $cur == -* ]]; then
     case $command in
+      decrypt) _keyward_words --associated-data "$common" ;;
+      encrypt | rewrap) _keyward_words --associated-data --binary "$common" ;;
       genkey) _keyward_words --bits "$common" ;;
+      keys) _keyward_words --kind --label "$common" ;;
+      random) _keyward_words --binary "$common" ;;
       setup) _keyward_words --output --token-label --pin-file --force "$common" ;;
       *) _keyward_words "$common" ;;
     esac
@@ -45,7 +50,9 @@ _keyward () {
   elif [[ $command == device && $operands -eq 0 ]]; then
     _keyward_words retry
   elif [[ $command == keys && $operands -eq 0 ]]; then
-    _keyward_words accept
+    _keyward_words accept generate
+  elif [[ $command == @(encrypt|decrypt|rewrap) && $operands -eq 0 ]]; then
+    _keyward_files
   fi
 }
 

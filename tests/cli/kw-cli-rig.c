@@ -167,6 +167,9 @@ kw_cli_rig_new_launcher (GSubprocessFlags flags)
   leave_leaks_to_others (launcher);
   /* Whoever runs the tests keeps his own records. */
   g_subprocess_launcher_setenv (launcher, "HOME", "/nonexistent", TRUE);
+  /* A daemon of this machine has no part in it. */
+  g_subprocess_launcher_setenv (launcher, "DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent",
+                                TRUE);
   g_subprocess_launcher_unsetenv (launcher, "XDG_STATE_HOME");
   g_subprocess_launcher_unsetenv (launcher, "CREDENTIALS_DIRECTORY");
   return launcher;
@@ -216,6 +219,20 @@ kw_cli_rig_run_by (GSubprocessLauncher *launcher, const char *input, ...)
   return run_vector (launcher, input, (char **) argv->pdata);
 }
 
+/* These two are ownCloud's under the name hsmdaemon alone; under the other they speak to a daemon. */
+static const char *
+find_program (char **arguments)
+{
+  static const char *const owncloud[] = { "encrypt", "decrypt", NULL };
+
+  for (guint i = 0; arguments[i] != NULL; i++)
+    {
+      if (g_strv_contains (owncloud, arguments[i]))
+        return KW_TEST_HSMDAEMON;
+    }
+  return KW_TEST_KEYWARD;
+}
+
 static KwCliRun *
 run_keyward (KwCliRig *self, const char *input, va_list args)
 {
@@ -232,6 +249,8 @@ run_keyward (KwCliRig *self, const char *input, va_list args)
     }
   add_arguments (argv, args);
   g_ptr_array_add (argv, NULL);
+  g_free (argv->pdata[0]);
+  argv->pdata[0] = g_strdup (find_program ((char **) argv->pdata + 1));
   return run_vector (launcher, input, (char **) argv->pdata);
 }
 

@@ -389,7 +389,7 @@ test_unreadable_input (KwCliRig *rig)
   g_autoptr (KwCliRun) run = NULL;
 
   g_subprocess_launcher_take_stdin_fd (launcher, open (rig->directory, O_RDONLY | O_CLOEXEC));
-  run = kw_cli_rig_run_by (launcher, NULL, "keyward", "--config", rig->config, "encrypt",
+  run = kw_cli_rig_run_by (launcher, NULL, "hsmdaemon", "--config", rig->config, "encrypt",
                            KW_CLI_UNKNOWN_ID, "-", NULL);
   kw_cli_run_assert_failed (run, 1, "Cannot read standard input: Is a directory");
 }

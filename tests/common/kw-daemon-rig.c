@@ -206,6 +206,9 @@ kw_daemon_rig_new (const char *module, const char *extra_config)
   g_subprocess_launcher_setenv (self->launcher, "SOFTHSM2_CONF",
                                 kw_soft_hsm_get_conf (self->soft_hsm), TRUE);
   g_subprocess_launcher_setenv (self->launcher, "KEYWARD_PLUGIN_PATH", KW_TEST_PLUGIN_PATH, TRUE);
+  /* No bus but what a test brings. */
+  g_subprocess_launcher_setenv (self->launcher, "DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent",
+                                TRUE);
   return self;
 }
 

@@ -37,22 +37,25 @@ offers_files () {
 knows_every_command () {
   local name
   while read -r name; do
-    offers "$name" keyward "$name" || return 1
+    COMP_WORDS=(keyward "$name") COMP_CWORD=1 COMPREPLY=()
+    _keyward
+    [[ " ${COMPREPLY[*]} " == *" $name "* ]] || { printf 'not offered: %s\n' "$name"; return 1; }
   done < <(sed -n 's/^\.It Ic \([a-z]*\).*/\1/p' "$DATA_SOURCE_DIR/keyward.1")
 }
 
-all='check decrypt device encrypt genkey install keys listslots setup showkey'
+all='check decrypt device devices encrypt genkey install keys listslots monitor random rewrap setup showkey status'
 tap_check /completion/keyward is_registered keyward
 tap_check /completion/hsmdaemon is_registered hsmdaemon
 tap_check /completion/commands offers "$all" keyward ''
-tap_check /completion/prefix offers 'setup showkey' hsmdaemon s
+tap_check /completion/prefix offers 'setup showkey status' hsmdaemon s
 tap_check /completion/after-options offers "$all" keyward --json --config x ''
-tap_check /completion/common-options offers '--config --json --module --verbose --help --version' keyward --
-tap_check /completion/options-of-genkey offers '--bits' keyward genkey --b
+tap_check /completion/common-options offers '--bus-address --config --json --module --session --verbose --help --version' keyward --
+tap_check /completion/options-of-genkey offers '--bits' keyward genkey --bi
 tap_check /completion/bits offers '2048 3072 4096' keyward genkey label --bits ''
 tap_check /completion/options-of-setup offers '--token-label' keyward setup --t
 tap_check /completion/device offers retry keyward device ''
-tap_check /completion/keys offers accept keyward keys ''
+tap_check /completion/kinds offers 'aes256 rsa2048 rsa3072 rsa4096' keyward keys generate --kind ''
+tap_check /completion/keys offers 'accept generate' keyward keys ''
 tap_check /completion/nothing-for-an-id offers '' keyward showkey ''
 tap_check /completion/files offers_files
 tap_check /completion/every-command knows_every_command

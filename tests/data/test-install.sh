@@ -45,7 +45,8 @@ names_no_build_folder () {
 }
 
 completions=$DATADIR/bash-completion/completions
-files=("$DATADIR/keyward/keyward.toml" "$completions/keyward")
+files=("$DATADIR/keyward/keyward.toml" "$completions/keyward"
+  "$DATADIR/dbus-1/system.d/org.keyward1.conf" "$DATADIR/dbus-1/interfaces/org.keyward1.xml")
 [[ -z $MANDIR ]] || files+=("$MANDIR"/{man8/keywardd.8,man1/keyward.1,man1/hsmdaemon.1,man5/keyward.toml.5})
 [[ -z $UNIT_DIR ]] || files+=("$UNIT_DIR"/{keywardd.service,keywardd.socket,keywardd-line.socket}
   "$SYSUSERS_DIR/keyward.conf" "$TMPFILES_DIR/keyward.conf")
