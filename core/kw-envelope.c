@@ -205,8 +205,8 @@ kw_envelope_seal (const KwEnvelopeHeader *header,
  * @associated_data: (nullable): as it was given when it was encrypted
  * @error: where to store the error
  *
- * Decrypts a message and checks that nothing of it was changed. Up to 64 KiB it comes in locked memory; what is larger is
- * wiped all the same, but may be swapped out. Any thread.
+ * Decrypts a message and checks that nothing of it was changed. Up to 64 KiB it comes in locked memory, as far as there is
+ * any; what is larger is wiped all the same, but may be swapped out. Any thread.
  *
  * Returns: (transfer full): the message; %NULL with %KW_ERROR_DECRYPT_FAILED, which never says why
  */
@@ -229,8 +229,11 @@ kw_envelope_open (GBytes *envelope,
   g_return_val_if_fail (size >= KW_ENVELOPE_OVERHEAD_BYTES, NULL);
 
   size -= KW_ENVELOPE_OVERHEAD_BYTES;
-  plaintext = size > LOCKED_PLAINTEXT_BYTES ? kw_secret_new_unlocked (size, error)
-                                            : kw_secret_new (size, error);
+  /* Many at a time may use up what can be locked: then they do without, as large ones do. */
+  if (size <= LOCKED_PLAINTEXT_BYTES)
+    plaintext = kw_secret_new (size, NULL);
+  if (plaintext == NULL)
+    plaintext = kw_secret_new_unlocked (size, error);
   if (plaintext == NULL)
     return NULL;
   context = EVP_CIPHER_CTX_new ();

@@ -8,15 +8,35 @@
 #include "kw-error.h"
 #include "kw-pkcs11-slots.h"
 
+#include <string.h>
+
 /*
- * The thread of the back end: loads and initialises the module, looks for the configured token,
- * watches it, and starts the module anew when the token is gone or gave trouble. It is the only
+ * The thread that looks after one module: loads and initialises it, looks for the configured tokens,
+ * watches them, and starts the module anew when a token is gone or gave trouble. It is the only
  * thread that initialises and finalises the module once it runs.
+ *
+ * To start a module anew takes all its tokens away. So while others of them work, a token that gave
+ * trouble is dropped and found again in the same generation first; the module is started anew for it,
+ * or for one that is missing, only now and then, and never while a call that was given up is still
+ * inside, because C_Finalize would wait for it and the others with it.
  *
  * The thread owns the fields under "thread"; the owner's side talks to it under the lock, and hears
  * from it through idle sources on the context that was its thread's default at the start. The thread
  * keeps a reference of its own, so that one stuck inside the module never has its data freed.
  */
+
+/* One table of the configuration, and the token it means. */
+typedef struct
+{
+  const KwPkcs11Config *table; /* borrowed from the configuration */
+  KwPkcs11Token *token;        /* owned; the token that was announced */
+  gint64 token_since;
+  gint64 reset_delay;
+  gint64 not_before; /* monotonic: it is not looked for earlier */
+  gboolean missing;  /* it was looked for and not found, so it is not only in back-off */
+  char *reason;      /* owned; why it is not there */
+} Place;
+
 struct _KwPkcs11Monitor
 {
   gatomicrefcount references;
@@ -31,17 +51,18 @@ struct _KwPkcs11Monitor
 
   GMutex lock;
   GCond changed;
-  gboolean quit;              /* guarded by lock */
-  gboolean finished;          /* guarded by lock */
-  KwPkcs11Token *reset_token; /* owned; guarded by lock; a token that gave trouble */
-  gint64 busy_since;          /* guarded by lock; 0 = outside the module */
+  gboolean quit;           /* guarded by lock */
+  gboolean finished;       /* guarded by lock */
+  GPtrArray *reset_tokens; /* owned; guarded by lock; of KwPkcs11Token: those that gave trouble */
+  gint64 busy_since;       /* guarded by lock; 0 = outside the module */
 
   /* thread */
-  KwPkcs11Token *token; /* owned; the token that was announced */
-  gint64 token_since;
+  GPtrArray *places;    /* owned; of Place */
+  GPtrArray *lingering; /* owned; of KwPkcs11Token: dropped, with calls still inside */
   gint64 load_delay;
   gint64 look_delay;
-  gint64 reset_delay;
+  gint64 share_delay;
+  gint64 share_after;     /* monotonic: others are disturbed no earlier */
   gboolean looked_before; /* a look without success is repeated */
 };
 
@@ -119,20 +140,50 @@ has_to_quit (KwPkcs11Monitor *self)
   return quit;
 }
 
-/* Waits, unless it has to quit or the token it announced gave trouble. */
-static gboolean
+static Place *
+get_place (KwPkcs11Monitor *self, guint i)
+{
+  return g_ptr_array_index (self->places, i);
+}
+
+static Place *
+find_place (KwPkcs11Monitor *self, KwPkcs11Token *token)
+{
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      if (get_place (self, i)->token == token)
+        return get_place (self, i);
+    }
+  return NULL;
+}
+
+static guint
+count_tokens (KwPkcs11Monitor *self)
+{
+  guint n_tokens = 0;
+
+  for (guint i = 0; i < self->places->len; i++)
+    n_tokens += get_place (self, i)->token != NULL ? 1 : 0;
+  return n_tokens;
+}
+
+/* Waits, unless it has to quit or a token it announced gave trouble: then says which place it is in. */
+static Place *
 wait_for_trouble (KwPkcs11Monitor *self, gint64 delay)
 {
   gint64 deadline = g_get_monotonic_time () + delay;
   gboolean in_time = TRUE;
-  gboolean trouble = FALSE;
+  Place *trouble = NULL;
 
   g_mutex_lock (&self->lock);
-  while (in_time && !self->quit && !trouble)
+  while (in_time && !self->quit && trouble == NULL)
     {
-      trouble = self->reset_token != NULL && self->reset_token == self->token;
-      g_clear_object (&self->reset_token);
-      if (!trouble)
+      while (trouble == NULL && self->reset_tokens->len > 0)
+        {
+          trouble = find_place (self, g_ptr_array_index (self->reset_tokens, 0));
+          g_ptr_array_remove_index (self->reset_tokens, 0);
+        }
+      if (trouble == NULL)
         in_time = g_cond_wait_until (&self->changed, &self->lock, deadline);
     }
   g_mutex_unlock (&self->lock);
@@ -172,33 +223,128 @@ static void
 shut_down (KwPkcs11Monitor *self)
 {
   set_busy (self, TRUE);
-  if (self->token != NULL)
-    kw_pkcs11_token_release (self->token);
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      if (get_place (self, i)->token != NULL)
+        kw_pkcs11_token_release (get_place (self, i)->token);
+    }
   while (!kw_pkcs11_module_shut_down (self->module, QUIT_WAIT_USEC) && !has_to_quit (self))
     g_debug ("A call into %s is still in flight", kw_pkcs11_module_get_path (self->module));
-  g_clear_object (&self->token);
+  for (guint i = 0; i < self->places->len; i++)
+    g_clear_object (&get_place (self, i)->token);
+  g_ptr_array_set_size (self->lingering, 0);
   set_busy (self, FALSE);
 }
 
+/* Says what is missing, and nothing when all is there. */
+static void
+post_status (KwPkcs11Monitor *self)
+{
+  g_autoptr (GString) text = g_string_new (NULL);
+
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      const Place *place = get_place (self, i);
+
+      if (place->token == NULL && place->reason != NULL
+          && strstr (text->str, place->reason) == NULL)
+        g_string_append_printf (text, "%s%s", text->len > 0 ? "; " : "", place->reason);
+    }
+  post (self, KW_PKCS11_NEWS_STATUS, NULL, text->len > 0 ? text->str : NULL);
+}
+
+static void
+set_reason (Place *place, const char *reason)
+{
+  g_free (place->reason);
+  place->reason = g_strdup (reason);
+}
+
+static gboolean
+slot_is_taken (KwPkcs11Monitor *self, CK_SLOT_ID slot)
+{
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      KwPkcs11Token *token = get_place (self, i)->token;
+
+      if (token != NULL && kw_token_get_info (KW_TOKEN (token))->slot == slot)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+/* Looks for the token of one table among slots that were read just now. */
+static void
+fill_place (KwPkcs11Monitor *self, Place *place, const CK_INFO *info, GArray *slots)
+{
+  g_autoptr (GError) error = NULL;
+  const KwPkcs11Slot *slot
+      = kw_pkcs11_select_slot (place->table, info, (const KwPkcs11Slot *) (gpointer) slots->data,
+                               slots->len, &error);
+
+  if (slot == NULL)
+    {
+      set_reason (place, error->message);
+      return;
+    }
+  if (slot_is_taken (self, slot->id))
+    {
+      set_reason (place, "Two tables [[pkcs11]] mean one token; tell them apart by token_serial");
+      return;
+    }
+  place->token = kw_pkcs11_token_new (self->module, slot, place->table);
+  place->token_since = g_get_monotonic_time ();
+  set_reason (place, NULL);
+}
+
+/* Looks for all tokens that are missing and whose time has come. */
+static void
+look_for_missing (KwPkcs11Monitor *self)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GArray) slots = NULL;
+  g_autoptr (GPtrArray) found = g_ptr_array_new ();
+  gint64 now = g_get_monotonic_time ();
+  CK_INFO info = { 0 };
+
+  set_busy (self, TRUE);
+  slots = kw_pkcs11_slots_read (self->module, &info, &error);
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      Place *place = get_place (self, i);
+
+      if (place->token != NULL || place->not_before > now)
+        continue;
+      if (slots == NULL)
+        set_reason (place, error->message);
+      else
+        fill_place (self, place, &info, slots);
+      place->missing = place->token == NULL;
+      if (!place->missing)
+        g_ptr_array_add (found, place->token);
+    }
+  set_busy (self, FALSE);
+  if (found->len > 0)
+    {
+      self->look_delay = self->timing.look_first;
+      self->looked_before = FALSE;
+    }
+  post_status (self);
+  for (guint i = 0; i < found->len; i++)
+    post (self, KW_PKCS11_NEWS_ADDED, g_ptr_array_index (found, i), NULL);
+}
+
+/* Nothing is there yet. */
 static void
 look (KwPkcs11Monitor *self)
 {
-  g_autoptr (GError) error = NULL;
-
-  set_busy (self, TRUE);
-  self->token
-      = kw_pkcs11_look_for_token (self->module, kw_config_get_pkcs11 (self->config), &error);
-  set_busy (self, FALSE);
-  if (self->token != NULL)
+  look_for_missing (self);
+  if (count_tokens (self) > 0)
     {
-      self->token_since = g_get_monotonic_time ();
-      self->look_delay = self->timing.look_first;
-      self->looked_before = FALSE;
-      post (self, KW_PKCS11_NEWS_STATUS, NULL, NULL);
-      post (self, KW_PKCS11_NEWS_ADDED, self->token, NULL);
+      self->share_delay = self->timing.share_first;
+      self->share_after = g_get_monotonic_time () + self->share_delay;
       return;
     }
-  post (self, KW_PKCS11_NEWS_STATUS, NULL, error->message);
   /* Many modules see a new token only when they are initialised. */
   shut_down (self);
   wait_for_trouble (self, self->look_delay);
@@ -206,43 +352,155 @@ look (KwPkcs11Monitor *self)
   self->looked_before = TRUE;
 }
 
-static void
-start_anew (KwPkcs11Monitor *self)
+/* Doubles the wait of a token that gives trouble again and again. */
+static gint64
+take_reset_delay (KwPkcs11Monitor *self, Place *place)
 {
-  gint64 lived = g_get_monotonic_time () - self->token_since;
+  gint64 delay = 0;
+
+  if (g_get_monotonic_time () - place->token_since >= self->timing.calm)
+    place->reset_delay = 0;
+  delay = place->reset_delay;
+  place->reset_delay
+      = MAX (back_off (place->reset_delay, self->timing.reset_max), self->timing.reset_first);
+  return delay;
+}
+
+/* The only token: starts the module anew. */
+static void
+start_anew (KwPkcs11Monitor *self, Place *place)
+{
+  gint64 delay = take_reset_delay (self, place);
 
   shut_down (self);
-  if (lived >= self->timing.calm)
-    self->reset_delay = 0;
-  if (self->reset_delay > 0)
-    wait_for_trouble (self, self->reset_delay);
-  self->reset_delay
-      = MAX (back_off (self->reset_delay, self->timing.reset_max), self->timing.reset_first);
+  if (delay > 0)
+    wait_for_trouble (self, delay);
+}
+
+/* One of several: the others go on. */
+static void
+drop_token (KwPkcs11Monitor *self, Place *place)
+{
+  place->not_before = g_get_monotonic_time () + take_reset_delay (self, place);
+  set_busy (self, TRUE);
+  kw_pkcs11_token_release (place->token);
+  set_busy (self, FALSE);
+  g_ptr_array_add (self->lingering, g_steal_pointer (&place->token));
+}
+
+static void
+drop_or_start_anew (KwPkcs11Monitor *self, Place *place)
+{
+  if (count_tokens (self) > 1)
+    drop_token (self, place);
+  else
+    start_anew (self, place);
+}
+
+/* Calls that were given up: the module must not be finalised beside them. */
+static gboolean
+calls_linger (KwPkcs11Monitor *self)
+{
+  for (guint i = self->lingering->len; i > 0; i--)
+    {
+      if (kw_pkcs11_token_is_idle (g_ptr_array_index (self->lingering, i - 1)))
+        g_ptr_array_remove_index (self->lingering, i - 1);
+    }
+  return self->lingering->len > 0;
+}
+
+/* Others work, and one is missing, perhaps because the module sees it only when it is started anew. */
+static void
+start_anew_for_missing (KwPkcs11Monitor *self)
+{
+  if (g_get_monotonic_time () < self->share_after || calls_linger (self))
+    return;
+  self->share_delay = back_off (self->share_delay, self->timing.share_max);
+  self->share_after = g_get_monotonic_time () + self->share_delay;
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      if (get_place (self, i)->token != NULL)
+        post (self, KW_PKCS11_NEWS_REMOVED, get_place (self, i)->token, NULL);
+      get_place (self, i)->not_before = 0;
+    }
+  shut_down (self);
+}
+
+static void
+check_token (KwPkcs11Monitor *self, Place *place)
+{
+  g_autoptr (GError) error = NULL;
+  gboolean ok = FALSE;
+
+  set_busy (self, TRUE);
+  ok = kw_pkcs11_token_check (place->token, &error);
+  set_busy (self, FALSE);
+  if (ok)
+    return;
+  post (self, KW_PKCS11_NEWS_REMOVED, place->token, NULL);
+  set_reason (place, error->message);
+  post (self, KW_PKCS11_NEWS_STATUS, NULL, error->message);
+  drop_or_start_anew (self, place);
+}
+
+/* Until when to sleep: the next check, or the next look for what is missing. */
+static gint64
+next_delay (KwPkcs11Monitor *self)
+{
+  gint64 delay = self->timing.check;
+  gint64 now = g_get_monotonic_time ();
+
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      const Place *place = get_place (self, i);
+
+      if (place->token == NULL)
+        delay = MIN (delay, MAX (place->not_before - now, 0));
+    }
+  return delay;
 }
 
 static void
 watch (KwPkcs11Monitor *self)
 {
-  g_autoptr (GError) error = NULL;
-  gboolean ok = FALSE;
+  Place *trouble = wait_for_trouble (self, next_delay (self));
+  gboolean missing = FALSE;
+  gint64 now = 0;
 
-  if (wait_for_trouble (self, self->timing.check))
+  if (trouble != NULL)
     {
-      post (self, KW_PKCS11_NEWS_STATUS, NULL,
-            "The token gave errors; its PKCS#11 module is being started anew");
-      start_anew (self);
+      set_reason (trouble, "The token gave errors; its PKCS#11 module is being started anew");
+      post (self, KW_PKCS11_NEWS_STATUS, NULL, trouble->reason);
+      drop_or_start_anew (self, trouble);
       return;
     }
-  if (has_to_quit (self))
+  for (guint i = 0; i < self->places->len && !has_to_quit (self); i++)
+    {
+      Place *place = get_place (self, i);
+
+      if (place->token != NULL && kw_pkcs11_module_is_initialized (self->module))
+        check_token (self, place);
+    }
+  if (has_to_quit (self) || !kw_pkcs11_module_is_initialized (self->module)
+      || count_tokens (self) == self->places->len)
     return;
-  set_busy (self, TRUE);
-  ok = kw_pkcs11_token_check (self->token, &error);
-  set_busy (self, FALSE);
-  if (ok)
-    return;
-  post (self, KW_PKCS11_NEWS_REMOVED, self->token, NULL);
-  post (self, KW_PKCS11_NEWS_STATUS, NULL, error->message);
-  start_anew (self);
+  look_for_missing (self);
+  if (count_tokens (self) == self->places->len)
+    {
+      self->share_delay = self->timing.share_first;
+      return;
+    }
+  now = g_get_monotonic_time ();
+  for (guint i = 0; i < self->places->len; i++)
+    {
+      Place *place = get_place (self, i);
+
+      if (place->missing)
+        place->not_before = MAX (place->not_before, now + self->timing.check);
+      missing |= place->missing;
+    }
+  if (missing && count_tokens (self) > 0)
+    start_anew_for_missing (self);
 }
 
 static gpointer
@@ -254,7 +512,7 @@ monitor_thread (gpointer data)
     {
       if (!kw_pkcs11_module_is_initialized (self->module))
         initialize (self);
-      else if (self->token == NULL)
+      else if (count_tokens (self) == 0)
         look (self);
       else
         watch (self);
@@ -270,41 +528,67 @@ monitor_thread (gpointer data)
 }
 
 /**
- * kw_pkcs11_look_for_token:
+ * kw_pkcs11_look_for_tokens:
  * @module: an initialised module
- * @config: table `[pkcs11]`
+ * @tables: (element-type KwPkcs11Config): tables `[[pkcs11]]` of this module
  * @error: where to store the error
  *
- * Looks for the configured token. Blocks; the back end's thread.
+ * Looks for the configured tokens. Blocks; the back end's thread.
  *
- * Returns: (transfer full): the token; %NULL with an error whose message lists what is there
+ * Returns: (transfer full) (element-type KwPkcs11Token): those that are there; %NULL with the first
+ *   error, whose message lists what is there, when none is
  */
-KwPkcs11Token *
-kw_pkcs11_look_for_token (KwPkcs11Module *module, const KwPkcs11Config *config, GError **error)
+GPtrArray *
+kw_pkcs11_look_for_tokens (KwPkcs11Module *module, GPtrArray *tables, GError **error)
 {
   CK_INFO info = { 0 };
   g_autoptr (GArray) slots = NULL;
-  const KwPkcs11Slot *slot = NULL;
+  g_autoptr (GPtrArray) tokens = g_ptr_array_new_with_free_func (g_object_unref);
+  g_autoptr (GError) first_error = NULL;
 
-  g_return_val_if_fail (KW_IS_PKCS11_MODULE (module) && config != NULL, NULL);
+  g_return_val_if_fail (KW_IS_PKCS11_MODULE (module) && tables != NULL, NULL);
 
   slots = kw_pkcs11_slots_read (module, &info, error);
+  for (guint i = 0; slots != NULL && i < tables->len; i++)
+    {
+      const KwPkcs11Config *table = g_ptr_array_index (tables, i);
+      const KwPkcs11Slot *slot
+          = kw_pkcs11_select_slot (table, &info, (const KwPkcs11Slot *) (gpointer) slots->data,
+                                   slots->len, first_error == NULL ? &first_error : NULL);
+
+      if (slot != NULL)
+        g_ptr_array_add (tokens, kw_pkcs11_token_new (module, slot, table));
+    }
   if (slots == NULL)
     return NULL;
-  slot = kw_pkcs11_select_slot (config, &info, (const KwPkcs11Slot *) (gpointer) slots->data,
-                                slots->len, error);
-  return slot != NULL ? kw_pkcs11_token_new (module, slot, config) : NULL;
+  if (tokens->len == 0)
+    {
+      g_propagate_error (error, g_steal_pointer (&first_error));
+      return NULL;
+    }
+  return g_steal_pointer (&tokens);
+}
+
+static void
+place_free (gpointer data)
+{
+  Place *place = data;
+
+  g_clear_object (&place->token);
+  g_free (place->reason);
+  g_free (place);
 }
 
 /**
  * kw_pkcs11_monitor_start:
  * @module: a module that nobody else initialises
  * @config: the configuration; it does not change any more
+ * @tables: (element-type KwPkcs11Config): those of its tables `[[pkcs11]]` that name the module
  * @timing: how long to wait for what
  * @func: (scope notified): hears the news
  * @user_data: passed to @func
  *
- * Starts a thread that looks after the configured token. The news come in the context that is the
+ * Starts a thread that looks after the configured tokens. The news come in the context that is the
  * calling thread's default.
  *
  * Returns: (transfer full): the monitor
@@ -312,6 +596,7 @@ kw_pkcs11_look_for_token (KwPkcs11Module *module, const KwPkcs11Config *config, 
 KwPkcs11Monitor *
 kw_pkcs11_monitor_start (KwPkcs11Module *module,
                          KwConfig *config,
+                         GPtrArray *tables,
                          const KwPkcs11Timing *timing,
                          KwPkcs11NewsFunc func,
                          gpointer user_data)
@@ -330,6 +615,16 @@ kw_pkcs11_monitor_start (KwPkcs11Module *module,
   self->context = g_main_context_ref_thread_default ();
   self->func = func;
   self->user_data = user_data;
+  self->places = g_ptr_array_new_with_free_func (place_free);
+  for (guint i = 0; i < tables->len; i++)
+    {
+      Place *place = g_new0 (Place, 1);
+
+      place->table = g_ptr_array_index (tables, i);
+      g_ptr_array_add (self->places, place);
+    }
+  self->lingering = g_ptr_array_new_with_free_func (g_object_unref);
+  self->reset_tokens = g_ptr_array_new_with_free_func (g_object_unref);
   self->load_delay = timing->load_first;
   self->look_delay = timing->look_first;
   g_thread_unref (g_thread_new ("kw-pkcs11", monitor_thread, monitor_ref (self)));
@@ -341,8 +636,8 @@ kw_pkcs11_monitor_start (KwPkcs11Module *module,
  * @self: a monitor
  * @token: a token that gave trouble
  *
- * Asks for the module to be started anew; ignored when the token is not the one that is there. Does
- * not block. Any thread.
+ * Asks for a token to be found anew, and the module to be started anew where it has no other tokens
+ * that work; ignored when the token is none of those that are there. Does not block. Any thread.
  */
 void
 kw_pkcs11_monitor_reset (KwPkcs11Monitor *self, KwPkcs11Token *token)
@@ -350,7 +645,8 @@ kw_pkcs11_monitor_reset (KwPkcs11Monitor *self, KwPkcs11Token *token)
   g_return_if_fail (self != NULL && KW_IS_PKCS11_TOKEN (token));
 
   g_mutex_lock (&self->lock);
-  g_set_object (&self->reset_token, token);
+  if (!g_ptr_array_find (self->reset_tokens, token, NULL))
+    g_ptr_array_add (self->reset_tokens, g_object_ref (token));
   g_cond_broadcast (&self->changed);
   g_mutex_unlock (&self->lock);
 }
@@ -437,8 +733,9 @@ kw_pkcs11_monitor_unref (KwPkcs11Monitor *self)
     return;
   g_clear_object (&self->module);
   g_clear_object (&self->config);
-  g_clear_object (&self->token);
-  g_clear_object (&self->reset_token);
+  g_ptr_array_unref (self->places);
+  g_ptr_array_unref (self->lingering);
+  g_ptr_array_unref (self->reset_tokens);
   g_clear_pointer (&self->context, g_main_context_unref);
   g_mutex_clear (&self->lock);
   g_cond_clear (&self->changed);

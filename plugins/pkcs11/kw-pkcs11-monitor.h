@@ -17,6 +17,9 @@ G_BEGIN_DECLS
  * @reset_max: … doubling up to so long
  * @calm: a token that lived for so long is reset without waiting again
  * @stuck: a call into the module that takes so long is said not to return
+ * @share_first: while other tokens of the module work, it is started anew for one that is missing or
+ *   in trouble only after so long …
+ * @share_max: … doubling up to so long
  *
  * All times in microseconds.
  */
@@ -31,6 +34,8 @@ typedef struct
   gint64 reset_max;
   gint64 calm;
   gint64 stuck;
+  gint64 share_first;
+  gint64 share_max;
 } KwPkcs11Timing;
 
 /**
@@ -55,11 +60,11 @@ typedef void (*KwPkcs11NewsFunc) (KwPkcs11News news,
 
 typedef struct _KwPkcs11Monitor KwPkcs11Monitor;
 
-KwPkcs11Token *
-kw_pkcs11_look_for_token (KwPkcs11Module *module, const KwPkcs11Config *config, GError **error);
+GPtrArray *kw_pkcs11_look_for_tokens (KwPkcs11Module *module, GPtrArray *tables, GError **error);
 
 KwPkcs11Monitor *kw_pkcs11_monitor_start (KwPkcs11Module *module,
                                           KwConfig *config,
+                                          GPtrArray *tables,
                                           const KwPkcs11Timing *timing,
                                           KwPkcs11NewsFunc func,
                                           gpointer user_data);

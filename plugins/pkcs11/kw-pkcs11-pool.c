@@ -29,6 +29,7 @@ struct _KwPkcs11Pool
   GMutex login_lock;               /* taken before lock; held over C_Login */
   CK_SESSION_HANDLE login_session; /* guarded by login_lock */
   gboolean has_login_session;      /* guarded by login_lock */
+  gint n_logins;                   /* atomic: logins under way */
 
   GMutex lock;
   GCond given_back;
@@ -529,12 +530,33 @@ kw_pkcs11_pool_login (KwPkcs11Pool *self, KwSecret *pin, GError **error)
   functions = kw_pkcs11_module_enter (self->module, self->generation, error);
   if (functions == NULL)
     return FALSE;
+  g_atomic_int_inc (&self->n_logins);
   g_mutex_lock (&self->login_lock);
   ok = ensure_login_session (self, functions, error)
        && login_on (functions, self->login_session, pin, error);
   g_mutex_unlock (&self->login_lock);
+  g_atomic_int_add (&self->n_logins, -1);
   kw_pkcs11_module_leave (self->module);
   return ok;
+}
+
+/**
+ * kw_pkcs11_pool_is_idle:
+ * @self: a pool
+ *
+ * Returns: whether no session is on loan and no login is under way. Any thread.
+ */
+gboolean
+kw_pkcs11_pool_is_idle (KwPkcs11Pool *self)
+{
+  gboolean idle = FALSE;
+
+  g_return_val_if_fail (KW_IS_PKCS11_POOL (self), TRUE);
+
+  g_mutex_lock (&self->lock);
+  idle = self->n_open == self->idle->len;
+  g_mutex_unlock (&self->lock);
+  return idle && g_atomic_int_get (&self->n_logins) == 0;
 }
 
 /**

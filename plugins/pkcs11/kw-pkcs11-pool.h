@@ -55,6 +55,8 @@ void kw_pkcs11_pool_drop_idle (KwPkcs11Pool *self);
 
 gboolean kw_pkcs11_pool_login (KwPkcs11Pool *self, KwSecret *pin, GError **error);
 
+gboolean kw_pkcs11_pool_is_idle (KwPkcs11Pool *self);
+
 void kw_pkcs11_pool_close (KwPkcs11Pool *self);
 
 void kw_pkcs11_pool_release (KwPkcs11Pool *self);

@@ -26,9 +26,10 @@ struct _KwPkcs11Token
 {
   GObject parent_instance;
 
-  KwPkcs11Pool *pool;       /* owned */
-  KwTokenInfo *info;        /* owned; immutable */
-  CK_TOKEN_INFO token_info; /* as it was when the token was found; immutable */
+  KwPkcs11Pool *pool;           /* owned */
+  KwTokenInfo *info;            /* owned; immutable */
+  const KwPkcs11Config *config; /* borrowed from the configuration, which lives longer */
+  CK_TOKEN_INFO token_info;     /* as it was when the token was found; immutable */
   gboolean extractable;
   gint raw_rsa;   /* atomic; RAW_RSA_… */
   gint logged_in; /* atomic; a login succeeded at some time */
@@ -917,6 +918,7 @@ kw_pkcs11_token_new (KwPkcs11Module *module, const KwPkcs11Slot *slot, const KwP
   self = g_object_new (KW_TYPE_PKCS11_TOKEN, NULL);
   token = &slot->token_info;
   self->token_info = *token;
+  self->config = config;
   self->extractable = config->extractable;
   self->pool
       = kw_pkcs11_pool_new (module, slot->id, token, CLAMP (config->sessions, 1, KW_MAX_SESSIONS));
@@ -932,6 +934,35 @@ kw_pkcs11_token_new (KwPkcs11Module *module, const KwPkcs11Slot *slot, const KwP
   info->slot = slot->id;
   self->info = info;
   return self;
+}
+
+/**
+ * kw_pkcs11_token_get_config:
+ * @self: a token
+ *
+ * Returns: (transfer none): the table `[pkcs11]` that means it; valid while the configuration is. Any
+ *   thread.
+ */
+const KwPkcs11Config *
+kw_pkcs11_token_get_config (KwPkcs11Token *self)
+{
+  g_return_val_if_fail (KW_IS_PKCS11_TOKEN (self), NULL);
+
+  return self->config;
+}
+
+/**
+ * kw_pkcs11_token_is_idle:
+ * @self: a token that was released
+ *
+ * Returns: whether no call of it is inside the module any more. Any thread.
+ */
+gboolean
+kw_pkcs11_token_is_idle (KwPkcs11Token *self)
+{
+  g_return_val_if_fail (KW_IS_PKCS11_TOKEN (self), TRUE);
+
+  return kw_pkcs11_pool_is_idle (self->pool);
 }
 
 /**

@@ -14,6 +14,10 @@ KwPkcs11Token *kw_pkcs11_token_new (KwPkcs11Module *module,
                                     const KwPkcs11Slot *slot,
                                     const KwPkcs11Config *config);
 
+const KwPkcs11Config *kw_pkcs11_token_get_config (KwPkcs11Token *self);
+
+gboolean kw_pkcs11_token_is_idle (KwPkcs11Token *self);
+
 gboolean kw_pkcs11_token_check (KwPkcs11Token *self, GError **error);
 
 void kw_pkcs11_token_release (KwPkcs11Token *self);

@@ -24,6 +24,8 @@ static const KwPkcs11Timing fast = {
   .reset_max = 100 * MS,
   .calm = 600 * G_USEC_PER_SEC,
   .stuck = 50 * MS,
+  .share_first = 50 * MS,
+  .share_max = 200 * MS,
 };
 
 /* What a started back end told. */
