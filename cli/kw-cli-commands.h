@@ -53,6 +53,8 @@ void kw_cli_add_generate_options (KwCli *cli, GOptionContext *context);
 
 gboolean kw_cli_run_keys_generate (KwCli *cli, char **arguments, GError **error);
 
+gboolean kw_cli_run_test (KwCli *cli, char **arguments, GError **error);
+
 gboolean kw_cli_run_monitor (KwCli *cli, char **arguments, GError **error);
 
 G_END_DECLS

@@ -61,6 +61,8 @@ static const KwCliCommand commands[] = {
   { "showkey", "ID", N_ ("Print id, label and public key"), 1, 1, NULL, NULL, kw_cli_run_showkey },
   { "status", "", N_ ("Tell how the daemon, its devices and keys are"), 0, 0, NULL, NULL,
     kw_cli_run_status },
+  { "test", "", N_ ("Test random numbers, each key on each device, and each pair"), 0, 0, NULL,
+    NULL, kw_cli_run_test },
 };
 
 /* Options that every command has, and what they set beside KwCli. */

@@ -962,6 +962,39 @@ call_rsa_decrypt (KwDevice *self, gpointer data, GError **error)
 }
 
 /**
+ * kw_device_compute_fingerprint:
+ * @self: a device
+ * @key_id: CKA_ID of an AES key
+ * @error: where to store the error
+ *
+ * Computes the fingerprint of a key anew, with a lost login renewed once. Executor's threads.
+ *
+ * Returns: (transfer full): the fingerprint, or %NULL
+ */
+char *
+kw_device_compute_fingerprint (KwDevice *self, GBytes *key_id, GError **error)
+{
+  FingerprintCall call = { key_id, NULL };
+
+  return call_logged_in (self, call_fingerprint, &call, error) ? call.fingerprint : NULL;
+}
+
+/**
+ * kw_device_report_stuck:
+ * @self: a device
+ *
+ * To be told when work other than that of the pool did not come back from it. Main context.
+ */
+void
+kw_device_report_stuck (KwDevice *self)
+{
+  g_return_if_fail (KW_IS_DEVICE (self));
+
+  if (self->state == KW_DEVICE_READY)
+    g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, "It does not answer");
+}
+
+/**
  * kw_device_rsa_decrypt:
  * @self: a device
  * @key_id: CKA_ID

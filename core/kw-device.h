@@ -122,6 +122,10 @@ KwSecret *kw_device_aes_cbc (KwDevice *self,
                              gsize size,
                              GError **error);
 
+char *kw_device_compute_fingerprint (KwDevice *self, GBytes *key_id, GError **error);
+
+void kw_device_report_stuck (KwDevice *self);
+
 KwSecret *kw_device_random (KwDevice *self, gsize size, GError **error);
 
 KwKey *kw_device_generate_aes (KwDevice *self,

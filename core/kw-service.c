@@ -35,6 +35,7 @@ struct _KwService
   KwKeyring *keyring; /* owned */
   KwAudit *audit;     /* owned */
   KwPinGuard *guard;  /* owned */
+  KwSelfTest *test;   /* owned, nullable: the last one */
   int watch_fd;       /* owned: the state directory; −1 = it is not watched */
   guint watch_source;
   guint reload_source;
@@ -370,6 +371,7 @@ kw_service_dispose (GObject *object)
   g_clear_object (&self->uses);
   g_clear_object (&self->pool);
   g_clear_object (&self->keyring);
+  g_clear_object (&self->test);
   g_clear_object (&self->guard);
   g_clear_object (&self->audit);
   G_OBJECT_CLASS (kw_service_parent_class)->dispose (object);
@@ -492,6 +494,9 @@ kw_service_stop (KwService *self)
 {
   g_return_if_fail (KW_IS_SERVICE (self));
 
+  if (self->test != NULL)
+    kw_self_test_cancel (self->test);
+
   kw_pool_stop (self->pool);
   kw_vault_stop (self->vault);
   kw_use_counter_stop (self->uses);
@@ -579,6 +584,28 @@ kw_service_get_audit (KwService *self)
   g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
 
   return self->audit;
+}
+
+/**
+ * kw_service_run_test:
+ * @self: a service
+ *
+ * Begins a test of all devices and keys; one runs at a time. Main context.
+ *
+ * Returns: (transfer full): the test, which may have begun before
+ */
+KwSelfTest *
+kw_service_run_test (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  if (self->test == NULL || !kw_self_test_is_running (self->test))
+    {
+      g_clear_object (&self->test);
+      self->test = kw_self_test_new (self->pool, self->keyring);
+      kw_self_test_start (self->test);
+    }
+  return g_object_ref (self->test);
 }
 
 /**

@@ -4,6 +4,7 @@
 #include "kw-audit.h"
 #include "kw-config.h"
 #include "kw-pool.h"
+#include "kw-self-test.h"
 #include "kw-use-counter.h"
 
 G_BEGIN_DECLS
@@ -18,6 +19,8 @@ void kw_service_start (KwService *self);
 void kw_service_stop (KwService *self);
 
 void kw_service_submit (KwService *self, KwJob *job);
+
+KwSelfTest *kw_service_run_test (KwService *self);
 
 gboolean kw_service_retry_device (KwService *self, const char *serial, GError **error);
 

@@ -14,7 +14,7 @@ _keyward_files () {
 
 _keyward () {
   local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands='check decrypt device devices encrypt genkey install keys listslots monitor random rewrap setup showkey status'
+  local commands='check decrypt device devices encrypt genkey install keys listslots monitor random rewrap setup showkey status test'
   local common='--bus-address --config --json --module --session --verbose --help --version'
   local command='' operands=0 index
   COMPREPLY=()

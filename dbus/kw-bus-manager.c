@@ -18,6 +18,7 @@ struct _KwBusManager
   KwConfig *config;
   KwService *service;
   KwBusCalls *calls;
+  KwBusObjects *objects;
   KwBusOrgKeyward1Manager *skeleton;
   gboolean started; /* devices were looked for */
   guint update_id;
@@ -376,16 +377,36 @@ accept_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, g
     g_dbus_method_invocation_return_value (invocation, NULL);
 }
 
+static void
+test_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
+{
+  KwBusManager *self = user_data;
+  g_autoptr (GVariant) options = ref_parameter (invocation, 0);
+  g_autoptr (KwSelfTest) test = NULL;
+  GError *error = NULL;
+
+  if (!read_options (options, NULL, NULL, NULL, &error))
+    {
+      return_error (invocation, error);
+      return;
+    }
+  test = kw_service_run_test (self->service);
+  g_dbus_method_invocation_return_value (invocation,
+                                         g_variant_new ("(o)",
+                                                        kw_bus_objects_add_test (self->objects,
+                                                                                 test)));
+}
+
 /* Every method with what answers it. */
 static const struct
 {
   const char *signal;
   KwBusCallFunc func;
 } methods[] = {
-  { "handle-encrypt", encrypt_for },       { "handle-decrypt", decrypt_for },
-  { "handle-rewrap", rewrap_for },         { "handle-random", random_for },
-  { "handle-generate-key", generate_for }, { "handle-check-consistency", check_for },
-  { "handle-accept-key", accept_for },
+  { "handle-encrypt", encrypt_for },         { "handle-decrypt", decrypt_for },
+  { "handle-rewrap", rewrap_for },           { "handle-random", random_for },
+  { "handle-generate-key", generate_for },   { "handle-run-test", test_for },
+  { "handle-check-consistency", check_for }, { "handle-accept-key", accept_for },
 };
 
 typedef struct
@@ -506,6 +527,7 @@ update_soon (KwBusManager *self)
  * @config: the configuration
  * @service: does the work
  * @calls: takes calls; has to live longer
+ * @objects: shows tests; has to live longer
  * @error: where to store the error
  *
  * Returns: (transfer full): the object, exported; %NULL when that failed
@@ -515,6 +537,7 @@ kw_bus_manager_new (GDBusConnection *connection,
                     KwConfig *config,
                     KwService *service,
                     KwBusCalls *calls,
+                    KwBusObjects *objects,
                     GError **error)
 {
   g_autoptr (KwBusManager) self = g_new0 (KwBusManager, 1);
@@ -525,6 +548,7 @@ kw_bus_manager_new (GDBusConnection *connection,
   self->config = g_object_ref (config);
   self->service = g_object_ref (service);
   self->calls = calls;
+  self->objects = objects;
   self->skeleton = kw_bus_org_keyward1_manager_skeleton_new ();
   for (guint i = 0; i < selectors->len; i++)
     g_strv_builder_add (builder, kw_key_selector_get_text (g_ptr_array_index (selectors, i)));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kw-bus-call.h"
+#include "kw-bus-objects.h"
 #include "kw-config.h"
 
 G_BEGIN_DECLS
@@ -17,6 +18,7 @@ KwBusManager *kw_bus_manager_new (GDBusConnection *connection,
                                   KwConfig *config,
                                   KwService *service,
                                   KwBusCalls *calls,
+                                  KwBusObjects *objects,
                                   GError **error);
 
 void kw_bus_manager_free (KwBusManager *self);

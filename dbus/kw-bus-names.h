@@ -7,6 +7,7 @@
 #define KW_BUS_PATH "/org/keyward1"
 #define KW_BUS_DEVICE_PATH KW_BUS_PATH "/device/"
 #define KW_BUS_KEY_PATH KW_BUS_PATH "/key/"
+#define KW_BUS_JOB_PATH KW_BUS_PATH "/job/"
 #define KW_BUS_MANAGER_INTERFACE "org.keyward1.Manager"
 #define KW_BUS_DEVICE_INTERFACE "org.keyward1.Device"
 #define KW_BUS_KEY_INTERFACE "org.keyward1.Key"

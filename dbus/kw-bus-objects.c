@@ -21,9 +21,23 @@ struct _KwBusObjects
   GDBusObjectManagerServer *server;
   GHashTable *devices; /* number of the device → Entry */
   GHashTable *keys;    /* id → Entry */
+  GQueue jobs;         /* of Job, owned; the oldest first */
+  guint n_jobs;
   guint sync_id;
   guint figures_id;
 };
+
+/* Tests that are kept to be read. */
+#define MAX_JOBS 8
+
+/* A test, and the object that shows it. */
+typedef struct
+{
+  KwBusObjects *owner;
+  char *path;
+  KwSelfTest *test;
+  KwBusOrgKeyward1Job *skeleton;
+} Job;
 
 typedef struct
 {
@@ -46,6 +60,20 @@ entry_free (gpointer data)
   g_free (entry->path);
   g_free (entry->name);
   g_free (entry);
+}
+
+static void
+job_free (gpointer data)
+{
+  Job *job = data;
+
+  g_signal_handlers_disconnect_by_data (job->test, job);
+  g_dbus_object_manager_server_unexport (job->owner->server, job->path);
+  g_signal_handlers_disconnect_by_data (job->skeleton, job->owner);
+  g_object_unref (job->skeleton);
+  g_object_unref (job->test);
+  g_free (job->path);
+  g_free (job);
 }
 
 /**
@@ -349,6 +377,111 @@ tell_figures (gpointer user_data)
   return G_SOURCE_CONTINUE;
 }
 
+static void
+set_job (Job *job)
+{
+  GPtrArray *results = kw_self_test_get_results (job->test);
+  guint n_steps = kw_self_test_get_n_steps (job->test);
+  gboolean running = kw_self_test_is_running (job->test);
+  GVariantBuilder builder;
+
+  g_variant_builder_init (&builder, G_VARIANT_TYPE ("a(sssts)"));
+  for (guint i = 0; i < results->len; i++)
+    {
+      const KwTestResult *result = g_ptr_array_index (results, i);
+
+      g_variant_builder_add (&builder, "(sssts)", result->name, result->subject,
+                             kw_test_outcome_to_string (result->outcome),
+                             (guint64) result->duration_usec, result->advice);
+    }
+  g_object_set (job->skeleton, "state", running ? "running" : "done", "progress",
+                running && n_steps > 0 ? (double) results->len / n_steps : 1.0, "results",
+                g_variant_builder_end (&builder), "failed",
+                kw_self_test_count (job->test, KW_TEST_FAILED), NULL);
+}
+
+static void
+on_test_result (KwSelfTest *test G_GNUC_UNUSED, guint index G_GNUC_UNUSED, Job *job)
+{
+  set_job (job);
+}
+
+static void
+on_test_done (KwSelfTest *test, Job *job)
+{
+  set_job (job);
+  g_dbus_interface_skeleton_flush (G_DBUS_INTERFACE_SKELETON (job->skeleton));
+  kw_bus_org_keyward1_job_emit_done (job->skeleton, kw_self_test_count (test, KW_TEST_FAILED));
+}
+
+static Job *
+find_job (KwBusObjects *self, const char *path)
+{
+  for (GList *link = self->jobs.head; link != NULL; link = link->next)
+    {
+      if (g_str_equal (((Job *) link->data)->path, path))
+        return link->data;
+    }
+  return NULL;
+}
+
+static void
+cancel_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
+{
+  Job *job = find_job (user_data, g_dbus_method_invocation_get_object_path (invocation));
+
+  if (job != NULL)
+    kw_self_test_cancel (job->test);
+  g_dbus_method_invocation_return_value (invocation, NULL);
+}
+
+static gboolean
+on_cancel (KwBusOrgKeyward1Job *skeleton G_GNUC_UNUSED,
+           GDBusMethodInvocation *invocation,
+           KwBusObjects *self)
+{
+  kw_bus_calls_authorise (self->calls, invocation, cancel_for, self);
+  return TRUE;
+}
+
+/**
+ * kw_bus_objects_add_test:
+ * @self: the objects
+ * @test: a test
+ *
+ * Shows a test on the bus, if it is not there yet.
+ *
+ * Returns: (transfer none): path of its object
+ */
+const char *
+kw_bus_objects_add_test (KwBusObjects *self, KwSelfTest *test)
+{
+  g_autoptr (GDBusObjectSkeleton) object = NULL;
+  Job *job = NULL;
+
+  for (GList *link = self->jobs.head; link != NULL; link = link->next)
+    {
+      if (((Job *) link->data)->test == test)
+        return ((Job *) link->data)->path;
+    }
+  job = g_new0 (Job, 1);
+  job->owner = self;
+  job->test = g_object_ref (test);
+  job->path = g_strdup_printf ("%s%u", KW_BUS_JOB_PATH, ++self->n_jobs);
+  job->skeleton = kw_bus_org_keyward1_job_skeleton_new ();
+  set_job (job);
+  g_signal_connect (test, "result", G_CALLBACK (on_test_result), job);
+  g_signal_connect (test, "done", G_CALLBACK (on_test_done), job);
+  g_signal_connect (job->skeleton, "handle-cancel", G_CALLBACK (on_cancel), self);
+  object = g_dbus_object_skeleton_new (job->path);
+  g_dbus_object_skeleton_add_interface (object, G_DBUS_INTERFACE_SKELETON (job->skeleton));
+  g_dbus_object_manager_server_export (self->server, object);
+  g_queue_push_tail (&self->jobs, job);
+  if (self->jobs.length > MAX_JOBS)
+    job_free (g_queue_pop_head (&self->jobs));
+  return job->path;
+}
+
 /**
  * kw_bus_objects_new:
  * @connection: the bus
@@ -383,6 +516,7 @@ kw_bus_objects_free (KwBusObjects *self)
   g_clear_handle_id (&self->figures_id, g_source_remove);
   g_signal_handlers_disconnect_by_data (kw_service_get_pool (self->service), self);
   g_signal_handlers_disconnect_by_data (kw_service_get_keyring (self->service), self);
+  g_queue_clear_full (&self->jobs, job_free);
   g_hash_table_unref (self->devices);
   g_hash_table_unref (self->keys);
   g_dbus_object_manager_server_set_connection (self->server, NULL);

@@ -8,7 +8,7 @@ G_BEGIN_DECLS
 /**
  * KwBusObjects:
  *
- * The objects below /org/keyward1, one for each device and key, as org.freedesktop.DBus.ObjectManager lists them. Main context.
+ * The objects below /org/keyward1, one for each device, key and test, as org.freedesktop.DBus.ObjectManager lists them. Main context.
  */
 typedef struct _KwBusObjects KwBusObjects;
 
@@ -16,6 +16,8 @@ KwBusObjects *
 kw_bus_objects_new (GDBusConnection *connection, KwService *service, KwBusCalls *calls);
 
 void kw_bus_objects_free (KwBusObjects *self);
+
+const char *kw_bus_objects_add_test (KwBusObjects *self, KwSelfTest *test);
 
 char *kw_bus_objects_escape (const char *prefix, const char *name);
 

@@ -130,8 +130,8 @@ set_up (KwBus *self)
   g_signal_connect (self->connection, "closed", G_CALLBACK (on_closed), self);
   self->calls = kw_bus_calls_new (self->connection, self->service);
   self->objects = kw_bus_objects_new (self->connection, self->service, self->calls);
-  self->manager
-      = kw_bus_manager_new (self->connection, self->config, self->service, self->calls, &error);
+  self->manager = kw_bus_manager_new (self->connection, self->config, self->service, self->calls,
+                                      self->objects, &error);
   if (self->manager == NULL)
     {
       disconnect (self);

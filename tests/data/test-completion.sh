@@ -43,7 +43,7 @@ knows_every_command () {
   done < <(sed -n 's/^\.It Ic \([a-z]*\).*/\1/p' "$DATA_SOURCE_DIR/keyward.1")
 }
 
-all='check decrypt device devices encrypt genkey install keys listslots monitor random rewrap setup showkey status'
+all='check decrypt device devices encrypt genkey install keys listslots monitor random rewrap setup showkey status test'
 tap_check /completion/keyward is_registered keyward
 tap_check /completion/hsmdaemon is_registered hsmdaemon
 tap_check /completion/commands offers "$all" keyward ''
