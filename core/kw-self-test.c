@@ -829,6 +829,12 @@ kw_self_test_cancel (KwSelfTest *self)
     finish (self);
 }
 
+/**
+ * kw_self_test_is_running:
+ * @self: a test
+ *
+ * Returns: whether it was started and is not done
+ */
 gboolean
 kw_self_test_is_running (KwSelfTest *self)
 {
