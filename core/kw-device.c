@@ -177,12 +177,12 @@ call_fingerprint (KwDevice *self, gpointer data, GError **error)
 
 /* Proves an AES key; one that cannot be proven stays without a fingerprint, and so is not used. */
 static gboolean
-add_aes_key (KwDevice *self, GPtrArray *all, KwKey *key, GPtrArray *keys, GError **error)
+add_aes_key (KwDevice *self, GPtrArray *configured, KwKey *key, GPtrArray *keys, GError **error)
 {
   FingerprintCall call = { kw_key_get_id (key), NULL };
   g_autoptr (GError) local_error = NULL;
 
-  if (!kw_keyring_is_configured (self->keyring, all, key)
+  if (!g_ptr_array_find (configured, key, NULL)
       || (kw_key_get_usage (key) & KW_KEY_USAGE_ENCRYPT) == 0)
     {
       g_ptr_array_add (keys, kw_key_ref (key));
@@ -211,6 +211,7 @@ inspect (gpointer user_data)
   KwDevice *self = inspection->device;
   g_autoptr (GPtrArray) all = NULL;
   g_autoptr (GPtrArray) keys = NULL;
+  g_autoptr (GPtrArray) configured = NULL;
 
   if (inspection->login)
     {
@@ -222,12 +223,13 @@ inspect (gpointer user_data)
   if (!call_logged_in (self, call_list_keys, &all, &inspection->error))
     return;
   keys = kw_keyring_admit (self->keyring, all, &inspection->different, &inspection->error);
+  configured = kw_keyring_dup_configured (self->keyring, all);
   for (guint i = 0; keys != NULL && i < all->len; i++)
     {
       KwKey *key = g_ptr_array_index (all, i);
 
       if (kw_key_get_kind (key) == KW_KEY_KIND_AES
-          && !add_aes_key (self, all, key, keys, &inspection->error))
+          && !add_aes_key (self, configured, key, keys, &inspection->error))
         return;
     }
   inspection->keys = g_steal_pointer (&keys);
