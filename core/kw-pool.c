@@ -467,7 +467,7 @@ choose_device (GPtrArray *candidates, const KwJob *job)
       if (candidates->len == 1)
         return device;
       cost = (gint64) (kw_executor_get_outstanding (executor) + 1)
-             * (kw_executor_get_mean_usec (executor) + 1);
+             * (kw_executor_get_expected_usec (executor) + 1);
       if (cost < best_cost)
         {
           best_cost = cost;

@@ -930,6 +930,49 @@ test_many_at_a_time (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   g_assert_cmpuint (count_aes (b), >, 20);
 }
 
+/* One that was slow once is not left out for good. */
+static void
+test_slow_device_gets_another_chance (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) b = plug (&fixture->main, "B", 1, 2);
+  gint n_ended = 0;
+  guint before = 0;
+
+  wait_for_copies (&fixture->main, 2);
+  kw_fake_token_hold (a, KW_FAKE_RANDOM, TRUE);
+  kw_fake_token_hold (b, KW_FAKE_RANDOM, TRUE);
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (KwJob) job = kw_job_new_random (fixture->caller, 8);
+
+      start (&fixture->main, job, &n_ended);
+    }
+  kw_fake_token_wait_inside (a, KW_FAKE_RANDOM, 1);
+  kw_fake_token_wait_inside (b, KW_FAKE_RANDOM, 1);
+  kw_fake_token_hold (b, KW_FAKE_RANDOM, FALSE);
+  kw_iterate_until (g_atomic_int_get (&n_ended) == 1);
+  move_clock (10 * G_TIME_SPAN_SECOND);
+  kw_fake_token_hold (a, KW_FAKE_RANDOM, FALSE);
+  kw_iterate_until (g_atomic_int_get (&n_ended) == 2);
+  before = kw_fake_token_get_n_calls (a, KW_FAKE_RANDOM);
+  for (guint i = 0; i < 40; i++)
+    {
+      g_autoptr (KwJob) job = kw_job_new_random (fixture->caller, 8);
+
+      run (&fixture->main, job);
+      g_assert_cmpstr (kw_job_get_device_name (job), ==, "B");
+    }
+  move_clock (30 * G_TIME_SPAN_SECOND);
+  for (guint i = 0; i < 40; i++)
+    {
+      g_autoptr (KwJob) job = kw_job_new_random (fixture->caller, 8);
+
+      run (&fixture->main, job);
+    }
+  g_assert_cmpuint (kw_fake_token_get_n_calls (a, KW_FAKE_RANDOM), >, before);
+}
+
 static void
 test_too_many_bytes (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
@@ -1012,6 +1055,7 @@ main (int argc, char **argv)
   add ("/vault/data-key/not-worn-out", KEYS "data_key_ttl = 60\nmax_plaintext = 67108864\n",
        test_data_key_is_not_worn_out);
   add ("/vault/many-at-a-time", NULL, test_many_at_a_time);
+  add ("/vault/slow-device-gets-another-chance", NULL, test_slow_device_gets_another_chance);
   add ("/vault/too-many-bytes", KEYS "max_plaintext = 67108864\n", test_too_many_bytes);
   add ("/vault/stopped", NULL, test_stopped);
   return g_test_run ();
