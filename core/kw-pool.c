@@ -673,13 +673,14 @@ look_for_lost_key (gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
-/* An AES key that was proven on the device cannot be found there any more: others may still have it. */
+/*
+ * Nothing in a step comes from the caller, and the key was proven on the device: whatever is wrong with it is wrong with the
+ * key there, and others may still have it.
+ */
 static gboolean
 key_was_lost (const Attempt *attempt)
 {
-  return verb_takes_step (attempt->verb)
-         && (g_error_matches (attempt->error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND)
-             || g_error_matches (attempt->error, KW_ERROR, KW_ERROR_AMBIGUOUS));
+  return verb_takes_step (attempt->verb) && attempt->error != NULL;
 }
 
 static void
@@ -702,18 +703,18 @@ end_attempt (Attempt *attempt, KwJob *job)
       retry_or_fail (attempt->pool, attempt->device, job, attempt->error, pin_trouble);
       return;
     }
-  if (key_was_lost (attempt))
-    {
-      pool_invoke (attempt->pool, look_for_lost_key, g_object_ref (attempt->device),
-                   g_object_unref);
-      retry_or_fail (attempt->pool, attempt->device, job, attempt->error, TRUE);
-      return;
-    }
   /* Started anew, the device shows its keys as they are now, and none is used that is not the recorded one. */
   if (g_error_matches (attempt->error, KW_ERROR, KW_ERROR_KEY_MISMATCH))
     pool_invoke (attempt->pool, take_trouble,
                  news_new (attempt, KW_DEVICE_DEGRADED, attempt->error->message),
                  (GDestroyNotify) news_free);
+  else if (key_was_lost (attempt))
+    pool_invoke (attempt->pool, look_for_lost_key, g_object_ref (attempt->device), g_object_unref);
+  if (key_was_lost (attempt))
+    {
+      retry_or_fail (attempt->pool, attempt->device, job, attempt->error, TRUE);
+      return;
+    }
   g_free (job->device_name);
   job->device_name = g_strdup (kw_device_get_name (attempt->device));
   if (verb_takes_step (attempt->verb))

@@ -737,6 +737,34 @@ test_key_vanishes (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   g_assert_cmpuint (kw_fake_backend_get_n_resets (fixture->main.backend), ==, 0);
 }
 
+/* Whatever a device says about a key it was proven to have, the message goes elsewhere. */
+static void
+test_device_disowns_its_key (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  static const KwError codes[]
+      = { KW_ERROR_INVALID_ARGUMENT, KW_ERROR_NOT_SUPPORTED, KW_ERROR_AMBIGUOUS, KW_ERROR_FAILED };
+
+  for (guint i = 0; i < G_N_ELEMENTS (codes); i++)
+    {
+      g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+      g_autoptr (GBytes) envelope = encrypt_when_ready (fixture);
+      g_autoptr (KwFakeToken) b = NULL;
+      g_autoptr (KwJob) job = kw_job_new_decrypt (fixture->caller, envelope, NULL);
+      gint n_ended = 0;
+
+      kw_fake_token_fail (a, KW_FAKE_AES_CBC, codes[i], 5);
+      start (&fixture->main, job, &n_ended);
+      kw_iterate_until (get_facts (&fixture->main, 0).n_copies == 0);
+      b = plug (&fixture->main, "B", 1, 2);
+      kw_iterate_until (g_atomic_int_get (&n_ended) > 0);
+      g_assert_no_error (job->error);
+      g_assert_cmpstr (kw_job_get_device_name (job), ==, "B");
+      kw_fake_backend_unplug (fixture->main.backend, a);
+      kw_fake_backend_unplug (fixture->main.backend, b);
+      wait_for_copies (&fixture->main, 0);
+    }
+}
+
 /* One that cannot be proven is not used, and does not keep the others from being used. */
 static void
 test_unprovable_key (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
@@ -1044,6 +1072,7 @@ main (int argc, char **argv)
   add ("/vault/keys-are-proven-again", NULL, test_keys_are_proven_again);
   add ("/vault/trouble-while-proving", NULL, test_trouble_while_proving);
   add ("/vault/key-vanishes", NULL, test_key_vanishes);
+  add ("/vault/device-disowns-its-key", NULL, test_device_disowns_its_key);
   add ("/vault/unprovable-key", NULL, test_unprovable_key);
   add ("/vault/generate", NULL, test_generate);
   add ("/vault/generated-key-that-does-not-work", NULL, test_generated_key_that_does_not_work);
