@@ -177,12 +177,12 @@ call_fingerprint (KwDevice *self, gpointer data, GError **error)
 
 /* Proves an AES key; one that cannot be proven stays without a fingerprint, and so is not used. */
 static gboolean
-add_aes_key (KwDevice *self, GPtrArray *all, KwKey *key, GPtrArray *keys, GError **error)
+add_aes_key (KwDevice *self, GPtrArray *configured, KwKey *key, GPtrArray *keys, GError **error)
 {
   FingerprintCall call = { kw_key_get_id (key), NULL };
   g_autoptr (GError) local_error = NULL;
 
-  if (!kw_keyring_is_configured (self->keyring, all, key)
+  if (!g_ptr_array_find (configured, key, NULL)
       || (kw_key_get_usage (key) & KW_KEY_USAGE_ENCRYPT) == 0)
     {
       g_ptr_array_add (keys, kw_key_ref (key));
@@ -211,6 +211,7 @@ inspect (gpointer user_data)
   KwDevice *self = inspection->device;
   g_autoptr (GPtrArray) all = NULL;
   g_autoptr (GPtrArray) keys = NULL;
+  g_autoptr (GPtrArray) configured = NULL;
 
   if (inspection->login)
     {
@@ -222,12 +223,13 @@ inspect (gpointer user_data)
   if (!call_logged_in (self, call_list_keys, &all, &inspection->error))
     return;
   keys = kw_keyring_admit (self->keyring, all, &inspection->different, &inspection->error);
+  configured = kw_keyring_dup_configured (self->keyring, all);
   for (guint i = 0; keys != NULL && i < all->len; i++)
     {
       KwKey *key = g_ptr_array_index (all, i);
 
       if (kw_key_get_kind (key) == KW_KEY_KIND_AES
-          && !add_aes_key (self, all, key, keys, &inspection->error))
+          && !add_aes_key (self, configured, key, keys, &inspection->error))
         return;
     }
   inspection->keys = g_steal_pointer (&keys);
@@ -1215,6 +1217,103 @@ kw_device_generate_aes (KwDevice *self,
     }
   proven = kw_key_new_with_fingerprint (key, check.fingerprint);
   g_free (check.fingerprint);
+  return proven;
+}
+
+typedef struct
+{
+  KwKey *key;
+  GBytes *wrapped;
+} CloneCall;
+
+static gboolean
+call_export (KwDevice *self, gpointer data, GError **error)
+{
+  CloneCall *call = data;
+
+  call->wrapped = kw_token_export_key (self->token, kw_key_get_kind (call->key),
+                                       kw_key_get_id (call->key), error);
+  return call->wrapped != NULL;
+}
+
+static gboolean
+call_import (KwDevice *self, gpointer data, GError **error)
+{
+  CloneCall *call = data;
+
+  call->key = kw_token_import_key (self->token, call->wrapped, error);
+  return call->key != NULL;
+}
+
+/**
+ * kw_device_export_key:
+ * @self: a device
+ * @key: a key on it
+ * @error: where to store the error
+ *
+ * kw_token_export_key(), with a lost login renewed once. Executor's threads.
+ *
+ * Returns: (transfer full): the wrapped key, or %NULL
+ */
+GBytes *
+kw_device_export_key (KwDevice *self, KwKey *key, GError **error)
+{
+  CloneCall call = { key, NULL };
+
+  return call_logged_in (self, call_export, &call, error) ? call.wrapped : NULL;
+}
+
+/* A copy is the same key under the same id, proven by using it where it has no public half. */
+static KwKey *
+prove_copy (KwDevice *self, KwKey *copy, KwKey *original, GError **error)
+{
+  FingerprintCall call = { kw_key_get_id (copy), NULL };
+  g_autoptr (KwKey) proven = NULL;
+
+  if (kw_key_get_kind (copy) == KW_KEY_KIND_AES)
+    {
+      if (!call_logged_in (self, call_fingerprint, &call, error))
+        return NULL;
+      proven = kw_key_new_with_fingerprint (copy, call.fingerprint);
+      g_free (call.fingerprint);
+    }
+  else
+    proven = kw_key_ref (copy);
+  if (kw_key_get_kind (proven) == kw_key_get_kind (original)
+      && g_bytes_equal (kw_key_get_id (proven), kw_key_get_id (original))
+      && kw_key_get_fingerprint (proven) != NULL
+      && g_strcmp0 (kw_key_get_fingerprint (proven), kw_key_get_fingerprint (original)) == 0)
+    return g_steal_pointer (&proven);
+  g_set_error (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
+               "What device %s took for a copy is another key", kw_device_get_name (self));
+  return NULL;
+}
+
+/**
+ * kw_device_import_key:
+ * @self: a device
+ * @wrapped_key: a key that another device wrapped
+ * @original: the key as it is there, with its fingerprint
+ * @error: where to store the error
+ *
+ * kw_token_import_key(), with a lost login renewed once. A copy that is not proven to be the same key is removed again.
+ * Executor's threads.
+ *
+ * Returns: (transfer full): the copy, with its fingerprint, or %NULL
+ */
+KwKey *
+kw_device_import_key (KwDevice *self, GBytes *wrapped_key, KwKey *original, GError **error)
+{
+  CloneCall call = { NULL, wrapped_key };
+  g_autoptr (KwKey) copy = NULL;
+  KwKey *proven = NULL;
+
+  if (!call_logged_in (self, call_import, &call, error))
+    return NULL;
+  copy = call.key;
+  proven = prove_copy (self, copy, original, error);
+  if (proven == NULL)
+    kw_token_delete_key (self->token, kw_key_get_kind (copy), kw_key_get_id (copy), NULL);
   return proven;
 }
 

@@ -134,6 +134,10 @@ KwKey *kw_device_generate_aes (KwDevice *self,
                                const char *label,
                                GError **error);
 
+GBytes *kw_device_export_key (KwDevice *self, KwKey *key, GError **error);
+
+KwKey *kw_device_import_key (KwDevice *self, GBytes *wrapped_key, KwKey *original, GError **error);
+
 KwKey *kw_device_generate_rsa (KwDevice *self,
                                guint bits,
                                GBytes *key_id,

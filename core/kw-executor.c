@@ -27,6 +27,9 @@
 #define WATCHDOG_INTERVAL_USEC (100 * G_TIME_SPAN_MILLISECOND)
 #define IDLE_WORKER_USEC (10 * G_TIME_SPAN_SECOND)
 #define MEAN_WEIGHT 16
+#define STALE_MEAN_WEIGHT 2 /* after a while without work, what was is soon forgotten */
+#define HALVING_USEC (500 * G_TIME_SPAN_MILLISECOND)
+#define MAX_HALVINGS 30
 
 typedef enum
 {
@@ -68,6 +71,7 @@ struct _KwExecutor
   gboolean stopped;
   gboolean watching;
   gint64 mean_usec;
+  gint64 last_end; /* monotonic: when work ended last; 0 = none did */
 };
 
 G_DEFINE_FINAL_TYPE (KwExecutor, kw_executor, G_TYPE_OBJECT)
@@ -124,7 +128,13 @@ run_work (KwExecutor *self, KwWork *work)
       work->state = WORK_ENDED;
     }
   if (won && !work->is_long)
-    self->mean_usec += (duration - self->mean_usec) / MEAN_WEIGHT;
+    {
+      gint64 end = work->started + duration;
+      gboolean stale = self->last_end != 0 && work->started - self->last_end > HALVING_USEC;
+
+      self->mean_usec += (duration - self->mean_usec) / (stale ? STALE_MEAN_WEIGHT : MEAN_WEIGHT);
+      self->last_end = end;
+    }
   g_mutex_unlock (&self->lock);
 
   if (won)
@@ -443,6 +453,31 @@ kw_executor_get_mean_usec (KwExecutor *self)
   mean = self->mean_usec;
   g_mutex_unlock (&self->lock);
   return mean;
+}
+
+/**
+ * kw_executor_get_expected_usec:
+ * @self: the executor
+ *
+ * Tells how long a piece of work may take: the mean, which counts for less and less while nothing is done, so that a device
+ * that was slow once is tried again. Any thread.
+ *
+ * Returns: a time in microseconds
+ */
+gint64
+kw_executor_get_expected_usec (KwExecutor *self)
+{
+  gint64 expected = 0;
+  gint64 n_halvings = 0;
+
+  g_return_val_if_fail (KW_IS_EXECUTOR (self), 0);
+
+  g_mutex_lock (&self->lock);
+  expected = self->mean_usec;
+  if (self->last_end != 0 && self->n_busy == 0)
+    n_halvings = (g_get_monotonic_time () - self->last_end) / HALVING_USEC;
+  g_mutex_unlock (&self->lock);
+  return expected >> CLAMP (n_halvings, 0, MAX_HALVINGS);
 }
 
 /**

@@ -46,6 +46,8 @@ guint kw_executor_get_outstanding (KwExecutor *self);
 
 gint64 kw_executor_get_mean_usec (KwExecutor *self);
 
+gint64 kw_executor_get_expected_usec (KwExecutor *self);
+
 gboolean kw_executor_is_finished (KwExecutor *self);
 
 void kw_executor_stop (KwExecutor *self);

@@ -553,18 +553,20 @@ judge_configured (Judgement *judgement, guint row, const KwKeySelector *selector
   judge_encryption (judgement, facts);
 }
 
-static KwKey *
-find_same_id (GPtrArray *keys, const KwKey *wanted)
+/* The RSA keys of a list by their CKA_IDs: there may be thousands, on each device. */
+static GHashTable *
+index_rsa_keys (GPtrArray *keys)
 {
+  GHashTable *index = g_hash_table_new (g_bytes_hash, g_bytes_equal);
+
   for (guint i = 0; keys != NULL && i < keys->len; i++)
     {
       KwKey *key = g_ptr_array_index (keys, i);
 
-      if (kw_key_get_kind (key) == kw_key_get_kind (wanted)
-          && g_bytes_equal (kw_key_get_id (key), kw_key_get_id (wanted)))
-        return key;
+      if (kw_key_get_kind (key) == KW_KEY_KIND_RSA)
+        g_hash_table_insert (index, kw_key_get_id (key), key);
     }
-  return NULL;
+  return index;
 }
 
 /* RSA keys by their names: all that some device shows. */
@@ -598,7 +600,11 @@ compare_names (gconstpointer a, gconstpointer b)
 }
 
 static void
-judge_rsa (Judgement *judgement, const char *id, const KwKey *sample)
+judge_rsa (Judgement *judgement,
+           const char *id,
+           const KwKey *sample,
+           GPtrArray *good_keys,
+           GPtrArray *bad_keys)
 {
   guint row = kw_key_matrix_get_n_keys (judgement->matrix);
   KwKeyFacts *facts = kw_key_matrix_add_key (judgement->matrix, id, KW_KEY_KIND_RSA);
@@ -611,8 +617,8 @@ judge_rsa (Judgement *judgement, const char *id, const KwKey *sample)
     {
       const KwKeyringDevice *device = &judgement->devices[i];
       KwMatrixCell *cell = kw_key_matrix_edit_cell (judgement->matrix, row, i);
-      KwKey *good = find_same_id (device->keys, sample);
-      KwKey *bad = find_same_id (device->different, sample);
+      KwKey *good = g_hash_table_lookup (g_ptr_array_index (good_keys, i), kw_key_get_id (sample));
+      KwKey *bad = g_hash_table_lookup (g_ptr_array_index (bad_keys, i), kw_key_get_id (sample));
 
       if (!device->checked)
         continue;
@@ -636,9 +642,18 @@ judge_all_rsa (Judgement *judgement)
 {
   g_autoptr (GHashTable) keys = collect_rsa_keys (judgement);
   g_autoptr (GList) names = g_list_sort (g_hash_table_get_keys (keys), compare_names);
+  g_autoptr (GPtrArray) good_keys
+      = g_ptr_array_new_with_free_func ((GDestroyNotify) g_hash_table_unref);
+  g_autoptr (GPtrArray) bad_keys
+      = g_ptr_array_new_with_free_func ((GDestroyNotify) g_hash_table_unref);
 
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      g_ptr_array_add (good_keys, index_rsa_keys (judgement->devices[i].keys));
+      g_ptr_array_add (bad_keys, index_rsa_keys (judgement->devices[i].different));
+    }
   for (GList *link = names; link != NULL; link = link->next)
-    judge_rsa (judgement, link->data, g_hash_table_lookup (keys, link->data));
+    judge_rsa (judgement, link->data, g_hash_table_lookup (keys, link->data), good_keys, bad_keys);
 }
 
 static void
@@ -647,12 +662,14 @@ log_changes (const KwKeyMatrix *before, const KwKeyMatrix *after)
   for (guint i = 0; i < kw_key_matrix_get_n_keys (after); i++)
     {
       const KwKeyFacts *facts = kw_key_matrix_get_key (after, i);
-      const KwKeyFacts *old = kw_key_matrix_find_key (before, facts->id);
-      g_autofree char *n_copies = g_strdup_printf ("%u", facts->n_copies);
+      const KwKeyFacts *old = NULL;
+      g_autofree char *n_copies = NULL;
 
-      /* Devices say themselves what is wrong with their RSA keys. */
+      /* The rest are RSA keys, of which devices say themselves what is wrong. */
       if (!facts->configured)
-        continue;
+        return;
+      old = kw_key_matrix_find_key (before, facts->id);
+      n_copies = g_strdup_printf ("%u", facts->n_copies);
       if (old != NULL && old->state == facts->state && old->n_copies == facts->n_copies
           && g_strcmp0 (old->advice, facts->advice) == 0)
         continue;
@@ -1007,24 +1024,27 @@ kw_keyring_accept (KwKeyring *self, const char *id, const char *fingerprint, GEr
 }
 
 /**
- * kw_keyring_is_configured:
+ * kw_keyring_dup_configured:
  * @self: the keyring
  * @keys: (element-type KwKey): all keys of one token
- * @key: one of them
  *
- * Returns: %TRUE when an entry of `hsm_keyid` means @key. Any thread.
+ * Returns: (transfer container) (element-type KwKey): those of @keys that entries of `hsm_keyid` mean, borrowed. Any thread.
  */
-gboolean
-kw_keyring_is_configured (KwKeyring *self, GPtrArray *keys, const KwKey *key)
+GPtrArray *
+kw_keyring_dup_configured (KwKeyring *self, GPtrArray *keys)
 {
-  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+  g_autoptr (GPtrArray) configured = g_ptr_array_new ();
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
 
   for (guint i = 0; i < self->selectors->len; i++)
     {
-      if (kw_key_selector_find (g_ptr_array_index (self->selectors, i), keys, NULL) == key)
-        return TRUE;
+      KwKey *key = kw_key_selector_find (g_ptr_array_index (self->selectors, i), keys, NULL);
+
+      if (key != NULL && !g_ptr_array_find (configured, key, NULL))
+        g_ptr_array_add (configured, key);
     }
-  return FALSE;
+  return g_steal_pointer (&configured);
 }
 
 /**

@@ -54,7 +54,7 @@ kw_keyring_forget_configured (KwKeyring *self, const char *id, gboolean *out_kno
 gboolean
 kw_keyring_accept (KwKeyring *self, const char *id, const char *fingerprint, GError **error);
 
-gboolean kw_keyring_is_configured (KwKeyring *self, GPtrArray *keys, const KwKey *key);
+GPtrArray *kw_keyring_dup_configured (KwKeyring *self, GPtrArray *keys);
 
 gboolean kw_keyring_judge (KwKeyring *self, const KwKeyringDevice *devices, guint n_devices);
 

@@ -9,6 +9,7 @@
 #include "kw-job-private.h"
 #include "kw-limits.h"
 #include "kw-log.h"
+#include "kw-replication.h"
 #include "kw-uuid.h"
 
 #include <openssl/crypto.h>
@@ -90,6 +91,8 @@ struct _KwPool
   guint check_source;  /* main context: proves keys again */
   guint settle_source; /* main context: judges again when devices have settled */
   gint64 check_interval_usec;
+  gboolean replicate;  /* set before the start */
+  guint min_copies;    /* set before the start; for new keys */
   gint64 last_arrival; /* main context; monotonic: when a device came */
   gint64 hope_until;
   gint64 expecting_until;
@@ -464,7 +467,7 @@ choose_device (GPtrArray *candidates, const KwJob *job)
       if (candidates->len == 1)
         return device;
       cost = (gint64) (kw_executor_get_outstanding (executor) + 1)
-             * (kw_executor_get_mean_usec (executor) + 1);
+             * (kw_executor_get_expected_usec (executor) + 1);
       if (cost < best_cost)
         {
           best_cost = cost;
@@ -580,15 +583,38 @@ news_free (News *news)
   g_free (news);
 }
 
-/* Main context: the new key is known to everybody before the caller hears of it. */
+static void
+on_replicated (guint n_copies G_GNUC_UNUSED, const GError *error, gpointer user_data)
+{
+  KwJob *job = user_data;
+
+  if (error != NULL)
+    {
+      g_clear_pointer (&job->key, kw_key_unref);
+      job->error = g_error_copy (error);
+    }
+  finish_job (job);
+}
+
+/* Main context: the new key is known to everybody, and on all devices that can have it, before the caller hears of it. */
 static gboolean
 take_new_key (gpointer user_data)
 {
   News *news = user_data;
+  KwPool *self = news->pool;
+  g_autoptr (GPtrArray) targets = g_ptr_array_new_with_free_func (g_object_unref);
 
   if (kw_device_get_state (news->device) == KW_DEVICE_READY)
     kw_device_add_key (news->device, news->key);
-  finish_job (g_steal_pointer (&news->job));
+  for (guint i = 0; self->replicate && i < self->devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, i);
+
+      if (device != news->device && kw_device_get_state (device) == KW_DEVICE_READY)
+        g_ptr_array_add (targets, g_object_ref (device));
+    }
+  kw_replicate (news->device, news->key, targets, self->replicate ? self->min_copies : 1,
+                on_replicated, g_steal_pointer (&news->job));
   return G_SOURCE_REMOVE;
 }
 
@@ -647,13 +673,14 @@ look_for_lost_key (gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
-/* An AES key that was proven on the device cannot be found there any more: others may still have it. */
+/*
+ * Nothing in a step comes from the caller, and the key was proven on the device: whatever is wrong with it is wrong with the
+ * key there, and others may still have it.
+ */
 static gboolean
 key_was_lost (const Attempt *attempt)
 {
-  return verb_takes_step (attempt->verb)
-         && (g_error_matches (attempt->error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND)
-             || g_error_matches (attempt->error, KW_ERROR, KW_ERROR_AMBIGUOUS));
+  return verb_takes_step (attempt->verb) && attempt->error != NULL;
 }
 
 static void
@@ -676,18 +703,18 @@ end_attempt (Attempt *attempt, KwJob *job)
       retry_or_fail (attempt->pool, attempt->device, job, attempt->error, pin_trouble);
       return;
     }
-  if (key_was_lost (attempt))
-    {
-      pool_invoke (attempt->pool, look_for_lost_key, g_object_ref (attempt->device),
-                   g_object_unref);
-      retry_or_fail (attempt->pool, attempt->device, job, attempt->error, TRUE);
-      return;
-    }
   /* Started anew, the device shows its keys as they are now, and none is used that is not the recorded one. */
   if (g_error_matches (attempt->error, KW_ERROR, KW_ERROR_KEY_MISMATCH))
     pool_invoke (attempt->pool, take_trouble,
                  news_new (attempt, KW_DEVICE_DEGRADED, attempt->error->message),
                  (GDestroyNotify) news_free);
+  else if (key_was_lost (attempt))
+    pool_invoke (attempt->pool, look_for_lost_key, g_object_ref (attempt->device), g_object_unref);
+  if (key_was_lost (attempt))
+    {
+      retry_or_fail (attempt->pool, attempt->device, job, attempt->error, TRUE);
+      return;
+    }
   g_free (job->device_name);
   job->device_name = g_strdup (kw_device_get_name (attempt->device));
   if (verb_takes_step (attempt->verb))
@@ -1351,6 +1378,23 @@ kw_pool_set_check_interval (KwPool *self, gint64 interval_usec)
   g_return_if_fail (KW_IS_POOL (self));
 
   self->check_interval_usec = interval_usec;
+}
+
+/**
+ * kw_pool_set_replication:
+ * @self: a pool that was not started
+ * @replicate: new keys are cloned to all ready devices
+ * @min_copies: and removed again when fewer devices have them then
+ *
+ * Says where new keys shall be. Without this they stay where they were made. Main context.
+ */
+void
+kw_pool_set_replication (KwPool *self, gboolean replicate, guint min_copies)
+{
+  g_return_if_fail (KW_IS_POOL (self));
+
+  self->replicate = replicate;
+  self->min_copies = min_copies;
 }
 
 /**

@@ -16,6 +16,8 @@ void kw_pool_add_backend (KwPool *self, KwBackend *backend);
 
 void kw_pool_set_check_interval (KwPool *self, gint64 interval_usec);
 
+void kw_pool_set_replication (KwPool *self, gboolean replicate, guint min_copies);
+
 void kw_pool_start (KwPool *self);
 
 void kw_pool_stop (KwPool *self);

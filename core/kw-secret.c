@@ -34,10 +34,21 @@ struct _KwSecret
   gsize size;      /* bytes in use */
   gsize allocated; /* bytes reserved */
   gboolean in_arena;
+  gboolean unlocked;
 };
 
 #define ARENA_SLOT_SIZE 1024
 #define ARENA_N_SLOTS 128
+#define N_SPARE 8
+#define MAX_SPARE_BYTES (2 * 1024 * 1024) /* larger ones are given back at once */
+
+/* Pages of an unlocked secret that is gone: wiped, and kept because the kernel takes longer to make new ones than it takes
+   to decrypt a message into them. */
+typedef struct
+{
+  guint8 *memory;
+  gsize size;
+} SparePages;
 
 typedef struct
 {
@@ -45,6 +56,8 @@ typedef struct
   guint8 *memory;                    /* NULL when it could not be locked */
   guint8 *free_slots[ARENA_N_SLOTS]; /* guarded by lock */
   guint n_free_slots;                /* guarded by lock */
+  SparePages spare[N_SPARE];         /* guarded by lock; oldest first */
+  guint n_spare;                     /* guarded by lock */
 } KwSecretArena;
 
 static guint8 *
@@ -122,6 +135,53 @@ arena_give_slot (guint8 *slot)
   g_mutex_unlock (&arena->lock);
 }
 
+/* Pages that are large enough, and not so large that it would be a waste. */
+static guint8 *
+take_spare_pages (gsize size, gsize *out_size)
+{
+  KwSecretArena *arena = arena_get ();
+  guint8 *memory = NULL;
+
+  g_mutex_lock (&arena->lock);
+  for (guint i = arena->n_spare; memory == NULL && i > 0; i--)
+    {
+      SparePages *spare = &arena->spare[i - 1];
+
+      if (spare->size < size || spare->size / 2 > size)
+        continue;
+      memory = spare->memory;
+      *out_size = spare->size;
+      memmove (spare, spare + 1, (arena->n_spare - i) * sizeof *spare);
+      arena->n_spare--;
+    }
+  g_mutex_unlock (&arena->lock);
+  return memory;
+}
+
+static void
+give_spare_pages (guint8 *memory, gsize size)
+{
+  KwSecretArena *arena = arena_get ();
+  SparePages oldest = { memory, size };
+
+  if (size <= MAX_SPARE_BYTES)
+    {
+      g_mutex_lock (&arena->lock);
+      if (arena->n_spare < N_SPARE)
+        oldest = (SparePages){ NULL, 0 };
+      else
+        {
+          oldest = arena->spare[0];
+          memmove (arena->spare, arena->spare + 1, (N_SPARE - 1) * sizeof *arena->spare);
+          arena->n_spare--;
+        }
+      arena->spare[arena->n_spare++] = (SparePages){ memory, size };
+      g_mutex_unlock (&arena->lock);
+    }
+  if (oldest.memory != NULL)
+    munmap (oldest.memory, oldest.size);
+}
+
 static gsize
 round_up_to_pages (gsize size)
 {
@@ -183,8 +243,11 @@ kw_secret_new_unlocked (gsize size, GError **error)
 
   g_atomic_ref_count_init (&self->references);
   self->size = size;
+  self->unlocked = TRUE;
   self->allocated = round_up_to_pages (MAX (size, 1));
-  self->data = map_pages (self->allocated, FALSE, error);
+  self->data = take_spare_pages (self->allocated, &self->allocated);
+  if (self->data == NULL)
+    self->data = map_pages (self->allocated, FALSE, error);
   return self->data != NULL ? g_steal_pointer (&self) : NULL;
 }
 
@@ -356,6 +419,8 @@ kw_secret_unref (KwSecret *self)
   OPENSSL_cleanse (self->data, self->allocated);
   if (self->in_arena)
     arena_give_slot (self->data);
+  else if (self->unlocked)
+    give_spare_pages (self->data, self->allocated);
   else
     munmap (self->data, self->allocated);
   g_free (self);

@@ -458,6 +458,7 @@ kw_service_new (KwConfig *config, GError **error)
   options.timeout_usec = longest_timeout_usec (config);
   self->pool = kw_pool_new (&options);
   kw_pool_set_check_interval (self->pool, (gint64) hsm->check_interval * G_USEC_PER_SEC);
+  kw_pool_set_replication (self->pool, hsm->replicate, hsm->min_copies);
   self->vault = kw_vault_new (self->pool, self->keyring, hsm);
   backends = kw_plugins_new_backends (config, error);
   if (backends == NULL)

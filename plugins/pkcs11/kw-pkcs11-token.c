@@ -270,15 +270,27 @@ ensure_object (KwPkcs11Token *self,
   return found;
 }
 
-/* Passes a result through, and notes when the reason for having none is the handle. */
+/*
+ * Passes a result through, and notes when the reason for having none is the handle. A key that was found by its type cannot
+ * be of another one: a token that says so is being taken apart, or gave the handle to another object, so it is looked for
+ * again.
+ */
 static gboolean
-check_handle (KwPkcs11Session *session, KwPkcs11Object *object, gboolean ok)
+check_handle (KwPkcs11Session *session, KwPkcs11Object *object, gboolean ok, GError **error)
 {
-  if (!ok
-      && (session->last_rv == CKR_KEY_HANDLE_INVALID
-          || session->last_rv == CKR_OBJECT_HANDLE_INVALID))
+  if (ok)
+    return TRUE;
+  if (session->last_rv == CKR_KEY_HANDLE_INVALID || session->last_rv == CKR_OBJECT_HANDLE_INVALID
+      || session->last_rv == CKR_KEY_TYPE_INCONSISTENT)
     kw_pkcs11_object_mark_stale (object);
-  return ok;
+  if (session->last_rv == CKR_KEY_TYPE_INCONSISTENT && error != NULL && *error != NULL)
+    {
+      g_autofree char *text = g_strdup ((*error)->message);
+
+      g_clear_error (error);
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_SESSION_LOST, text);
+    }
+  return FALSE;
 }
 
 static gboolean
@@ -327,12 +339,12 @@ call_decrypt (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GErr
         {
           if (local_error != NULL)
             g_propagate_error (error, g_steal_pointer (&local_error));
-          return check_handle (session, object, call->plaintext != NULL);
+          return check_handle (session, object, call->plaintext != NULL, error);
         }
     }
   call->plaintext
       = kw_pkcs11_decrypt_padded (session, object, call->padding, call->ciphertext, error);
-  return check_handle (session, object, call->plaintext != NULL);
+  return check_handle (session, object, call->plaintext != NULL, error);
 }
 
 typedef struct
@@ -352,7 +364,7 @@ call_sign (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GError 
   if (object == NULL)
     return FALSE;
   call->signature = kw_pkcs11_sign_sha256 (session, object, call->digest, error);
-  return check_handle (session, object, call->signature != NULL);
+  return check_handle (session, object, call->signature != NULL, error);
 }
 
 typedef struct
@@ -376,7 +388,7 @@ call_aes_cbc (KwPkcs11Token *self, KwPkcs11Session *session, gpointer data, GErr
     return FALSE;
   call->output
       = kw_pkcs11_aes_cbc (session, object, call->encrypt, call->iv, call->data, call->size, error);
-  return check_handle (session, object, call->output != NULL);
+  return check_handle (session, object, call->output != NULL, error);
 }
 
 typedef struct

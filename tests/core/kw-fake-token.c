@@ -29,6 +29,7 @@ struct _KwFakeToken
   GPtrArray *keys;    /* owned; of KwKey */
   GHashTable *values; /* owned; KwKey → the byte an AES key is made of */
   guint8 next_value;
+  char transport_key; /* what keys are wrapped with; NUL = none. '?' spoils them */
   guint n_calls[KW_N_FAKE_CALLS];
   guint n_inside[KW_N_FAKE_CALLS];
   gboolean hold[KW_N_FAKE_CALLS];
@@ -277,6 +278,58 @@ kw_fake_token_delete_key (KwToken *token, KwKeyKind kind G_GNUC_UNUSED, GBytes *
   return key != NULL;
 }
 
+/* Transport key, kind, value, id, NUL, label or public half. */
+static GBytes *
+kw_fake_token_export_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  KwKey *key = NULL;
+  GByteArray *wrapped = NULL;
+  guint8 head[3] = { (guint8) self->transport_key, (guint8) kind, 0 };
+
+  if (!enter (self, KW_FAKE_EXPORT_KEY, error))
+    return NULL;
+  key = find (self, id);
+  if (self->transport_key == '\0' || key == NULL)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_NOT_SUPPORTED, "no transport key");
+      return NULL;
+    }
+  wrapped = g_byte_array_new ();
+  head[2] = (guint8) GPOINTER_TO_INT (g_hash_table_lookup (self->values, key));
+  g_byte_array_append (wrapped, head, sizeof head);
+  g_byte_array_append (wrapped, g_bytes_get_data (id, NULL), (guint) g_bytes_get_size (id));
+  return g_byte_array_free_to_bytes (wrapped);
+}
+
+static KwKey *
+kw_fake_token_import_key (KwToken *token, GBytes *wrapped_key, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  gsize size = 0;
+  const guint8 *data = g_bytes_get_data (wrapped_key, &size);
+  g_autoptr (GBytes) id = g_bytes_new (data + 3, size - 3);
+  g_autoptr (GBytes) der = g_bytes_new_static ("new", 3);
+  guint8 value = data[2];
+  KwKey *key = NULL;
+
+  if (!enter (self, KW_FAKE_IMPORT_KEY, error))
+    return NULL;
+  if (self->transport_key != (char) data[0] && self->transport_key != '?')
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_NOT_SUPPORTED, "another transport key");
+      return NULL;
+    }
+  if (self->transport_key == '?')
+    value ^= 0x80;
+  key = kw_key_new ((KwKeyKind) data[1], 256, id, "copy", data[1] == KW_KEY_KIND_RSA ? der : NULL);
+  g_ptr_array_add (self->keys, kw_key_ref (key));
+  g_hash_table_insert (self->values, key, GINT_TO_POINTER (value));
+  return key;
+}
+
 static void
 kw_fake_token_close (KwToken *token)
 {
@@ -333,6 +386,8 @@ kw_fake_token_iface_init (KwTokenInterface *iface)
   iface->generate_aes = kw_fake_token_generate_aes;
   iface->generate_rsa = kw_fake_token_generate_rsa;
   iface->delete_key = kw_fake_token_delete_key;
+  iface->export_key = kw_fake_token_export_key;
+  iface->import_key = kw_fake_token_import_key;
   iface->close = kw_fake_token_close;
 }
 
@@ -424,6 +479,39 @@ kw_fake_token_add_aes_key (KwFakeToken *self,
   g_ptr_array_add (self->keys, key);
   g_hash_table_insert (self->values, key, GINT_TO_POINTER (value));
   g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_set_transport_key:
+ * @self: a token
+ * @transport_key: a letter; tokens with the same one can clone keys to each other. One with '?' takes
+ *   all, and spoils AES keys
+ *
+ * Sets what keys are wrapped with.
+ */
+void
+kw_fake_token_set_transport_key (KwFakeToken *self, char transport_key)
+{
+  g_mutex_lock (&self->lock);
+  self->transport_key = transport_key;
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_get_n_keys:
+ * @self: a token
+ *
+ * Returns: how many keys are on it
+ */
+guint
+kw_fake_token_get_n_keys (KwFakeToken *self)
+{
+  guint n_keys = 0;
+
+  g_mutex_lock (&self->lock);
+  n_keys = self->keys->len;
+  g_mutex_unlock (&self->lock);
+  return n_keys;
 }
 
 /**

@@ -22,6 +22,8 @@ typedef enum
   KW_FAKE_GENERATE_AES,
   KW_FAKE_GENERATE_RSA,
   KW_FAKE_DELETE_KEY,
+  KW_FAKE_EXPORT_KEY,
+  KW_FAKE_IMPORT_KEY,
   KW_FAKE_CLOSE,
 } KwFakeCall;
 
@@ -40,6 +42,10 @@ void kw_fake_token_add_aes_key (KwFakeToken *self,
                                 const KwKeyFields *fields,
                                 const char *label,
                                 guint8 value);
+
+void kw_fake_token_set_transport_key (KwFakeToken *self, char transport_key);
+
+guint kw_fake_token_get_n_keys (KwFakeToken *self);
 
 void kw_fake_token_remove_keys (KwFakeToken *self);
 

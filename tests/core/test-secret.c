@@ -237,6 +237,71 @@ test_from_no_file (void)
   kw_test_remove_directory (directory);
 }
 
+/* Too large to be locked, all else as ever, also when its pages were in use before. */
+static void
+test_unlocked (void)
+{
+  static const gsize sizes[] = { 0, 1, 4096, 70000, 1 << 20, 3 << 20 };
+
+  for (guint round = 0; round < 3; round++)
+    {
+      for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+        {
+          g_autoptr (KwSecret) first = kw_secret_new_unlocked (sizes[i], NULL);
+          g_autoptr (KwSecret) second = kw_secret_new_unlocked (sizes[i], NULL);
+
+          g_assert_cmpuint (kw_secret_get_size (first), ==, sizes[i]);
+          assert_zero (kw_secret_get_data (first), sizes[i]);
+          assert_zero (kw_secret_get_data (second), sizes[i]);
+          g_assert_true (kw_secret_get_data (first) != kw_secret_get_data (second));
+          memset (kw_secret_get_data (first), 0xA5, sizes[i]);
+          memset (kw_secret_get_data (second), 0x5A, sizes[i]);
+        }
+    }
+}
+
+static void
+test_many_unlocked (void)
+{
+  KwSecret *secrets[40];
+
+  for (guint round = 0; round < 3; round++)
+    {
+      for (guint i = 0; i < G_N_ELEMENTS (secrets); i++)
+        {
+          secrets[i] = kw_secret_new_unlocked (100000 + i * 10000, NULL);
+          assert_zero (kw_secret_get_data (secrets[i]), 100000 + i * 10000);
+          memset (kw_secret_get_data (secrets[i]), 0xA5, 100000 + i * 10000);
+        }
+      for (guint i = 0; i < G_N_ELEMENTS (secrets); i++)
+        kw_secret_unref (secrets[i]);
+    }
+}
+
+static gpointer
+churn_unlocked (gpointer data G_GNUC_UNUSED)
+{
+  for (guint i = 0; i < 1000; i++)
+    {
+      g_autoptr (KwSecret) secret = kw_secret_new_unlocked (70000, NULL);
+
+      assert_zero (kw_secret_get_data (secret), 100);
+      memset (kw_secret_get_data (secret), 0xA5, 70000);
+    }
+  return NULL;
+}
+
+static void
+test_threads_share_pages (void)
+{
+  GThread *threads[4];
+
+  for (guint i = 0; i < G_N_ELEMENTS (threads); i++)
+    threads[i] = g_thread_new ("churn", churn_unlocked, NULL);
+  for (guint i = 0; i < G_N_ELEMENTS (threads); i++)
+    g_thread_join (threads[i]);
+}
+
 static gpointer
 churn (gpointer data G_GNUC_UNUSED)
 {
@@ -269,6 +334,9 @@ main (int argc, char **argv)
   g_test_add_func ("/secret/is-zero-and-reused-zero", test_is_zero_and_reused_zero);
   g_test_add_func ("/secret/last-reference-wipes", test_last_reference_wipes);
   g_test_add_func ("/secret/large", test_large);
+  g_test_add_func ("/secret/unlocked", test_unlocked);
+  g_test_add_func ("/secret/many-unlocked", test_many_unlocked);
+  g_test_add_func ("/secret/threads-share-pages", test_threads_share_pages);
   g_test_add_func ("/secret/more-than-slots", test_more_than_slots);
 #ifndef WITH_ADDRESS_SANITIZER
   g_test_add_func ("/secret/memory-is-locked", test_memory_is_locked);

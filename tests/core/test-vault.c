@@ -260,7 +260,7 @@ count_aes (KwFakeToken *token)
 static void
 test_round_trip (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (GBytes) associated = g_bytes_new_static ("user 7", 6);
   g_autoptr (GBytes) other = g_bytes_new_static ("user 8", 6);
   g_autoptr (GBytes) envelope = encrypt (fixture, &fixture->main, "attack at dawn", 14, associated);
@@ -278,7 +278,7 @@ static void
 test_sizes (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
   static const gsize sizes[] = { 0, 1, 15, 16, 16384, 16385, 65536, 65537, 1 << 20, 16 << 20 };
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autofree guint8 *text = g_malloc (16 << 20);
   guint before = 0;
 
@@ -319,7 +319,7 @@ static void
 test_two_instances (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
   Instance other = { 0 };
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (KwFakeToken) b = NULL;
   g_autoptr (GBytes) ours = NULL;
   g_autoptr (GBytes) theirs = NULL;
@@ -438,7 +438,7 @@ static void
 test_unknown_key (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
   Instance other = { 0 };
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (KwFakeToken) b = NULL;
   g_autoptr (GBytes) envelope = NULL;
 
@@ -486,7 +486,7 @@ test_random (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
   static const gsize sizes[] = { 1, 32, KW_MAX_RANDOM_BYTES };
   static const gsize bad[] = { 0, KW_MAX_RANDOM_BYTES + 1 };
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 0, 0);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 0, 0);
 
   for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
     {
@@ -511,7 +511,7 @@ test_random (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_fails_over (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (KwFakeToken) b = plug (&fixture->main, "B", 1, 2);
   g_autoptr (GBytes) envelope = NULL;
   g_autoptr (KwFakeToken) again = NULL;
@@ -543,9 +543,9 @@ test_fails_over (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_different_key_is_never_used (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (KwFakeToken) b = NULL;
-  g_autoptr (GBytes) envelope = encrypt (fixture, &fixture->main, "text", 4, NULL);
+  g_autoptr (GBytes) envelope G_GNUC_UNUSED = encrypt (fixture, &fixture->main, "text", 4, NULL);
   guint n_calls = 0;
 
   b = plug (&fixture->main, "B", 7, 0);
@@ -568,7 +568,7 @@ test_different_key_is_never_used (Fixture *fixture, gconstpointer data G_GNUC_UN
 static void
 test_two_that_disagree (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 0);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 0);
   g_autoptr (KwFakeToken) b = plug (&fixture->main, "B", 7, 0);
   g_autoptr (GBytes) envelope = NULL;
 
@@ -584,7 +584,7 @@ test_two_that_disagree (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_min_copies (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 0);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 0);
   g_autoptr (KwFakeToken) b = NULL;
   g_autoptr (GBytes) envelope = NULL;
 
@@ -632,7 +632,6 @@ static void
 test_no_key_configured (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
   g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 0);
-  g_autoptr (GPtrArray) devices = NULL;
 
   kw_iterate_until (kw_pool_is_ready (fixture->main.pool));
   assert_encrypt_error (fixture, KW_ERROR_NOT_SUPPORTED,
@@ -651,7 +650,7 @@ test_no_device (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_mismatched_device (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 0);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 0);
   g_autoptr (KwFakeToken) b = NULL;
   g_autoptr (GPtrArray) devices = NULL;
   KwDevice *device = NULL;
@@ -678,7 +677,7 @@ test_mismatched_device (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_keys_are_proven_again (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (GPtrArray) devices = NULL;
   KwDevice *device = NULL;
   guint before = 0;
@@ -706,7 +705,7 @@ test_keys_are_proven_again (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_trouble_while_proving (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (GPtrArray) devices = NULL;
 
   wait_for_copies (&fixture->main, 1);
@@ -721,7 +720,7 @@ test_trouble_while_proving (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_key_vanishes (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (KwFakeToken) b = NULL;
   g_autoptr (GBytes) envelope = encrypt (fixture, &fixture->main, "text", 4, NULL);
   g_autoptr (KwJob) job = kw_job_new_decrypt (fixture->caller, envelope, NULL);
@@ -736,6 +735,34 @@ test_key_vanishes (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   g_assert_cmpstr (kw_job_get_device_name (job), ==, "B");
   wait_for_copies (&fixture->main, 1);
   g_assert_cmpuint (kw_fake_backend_get_n_resets (fixture->main.backend), ==, 0);
+}
+
+/* Whatever a device says about a key it was proven to have, the message goes elsewhere. */
+static void
+test_device_disowns_its_key (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  static const KwError codes[]
+      = { KW_ERROR_INVALID_ARGUMENT, KW_ERROR_NOT_SUPPORTED, KW_ERROR_AMBIGUOUS, KW_ERROR_FAILED };
+
+  for (guint i = 0; i < G_N_ELEMENTS (codes); i++)
+    {
+      g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+      g_autoptr (GBytes) envelope = encrypt_when_ready (fixture);
+      g_autoptr (KwFakeToken) b = NULL;
+      g_autoptr (KwJob) job = kw_job_new_decrypt (fixture->caller, envelope, NULL);
+      gint n_ended = 0;
+
+      kw_fake_token_fail (a, KW_FAKE_AES_CBC, codes[i], 5);
+      start (&fixture->main, job, &n_ended);
+      kw_iterate_until (get_facts (&fixture->main, 0).n_copies == 0);
+      b = plug (&fixture->main, "B", 1, 2);
+      kw_iterate_until (g_atomic_int_get (&n_ended) > 0);
+      g_assert_no_error (job->error);
+      g_assert_cmpstr (kw_job_get_device_name (job), ==, "B");
+      kw_fake_backend_unplug (fixture->main.backend, a);
+      kw_fake_backend_unplug (fixture->main.backend, b);
+      wait_for_copies (&fixture->main, 0);
+    }
 }
 
 /* One that cannot be proven is not used, and does not keep the others from being used. */
@@ -779,7 +806,7 @@ test_generate (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_generated_key_that_does_not_work (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 0, 0);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 0, 0);
   g_autoptr (KwJob) job = kw_job_new_generate_aes (fixture->caller, 256, "new");
   gint n_ended = 0;
 
@@ -797,7 +824,7 @@ test_generated_key_that_does_not_work (Fixture *fixture, gconstpointer data G_GN
 static void
 test_data_key_is_used_again (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (GBytes) envelope = encrypt_when_ready (fixture);
   guint before = count_aes (token);
   const guint8 *first = g_bytes_get_data (envelope, NULL);
@@ -823,7 +850,7 @@ test_data_key_is_used_again (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_data_key_expires (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (GBytes) envelope = encrypt_when_ready (fixture);
   guint before = 0;
 
@@ -839,7 +866,7 @@ test_data_key_expires (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_change_of_keys_forgets_data_keys (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (KwFakeToken) b = NULL;
   g_autoptr (GBytes) envelope = NULL;
 
@@ -856,7 +883,7 @@ test_change_of_keys_forgets_data_keys (Fixture *fixture, gconstpointer data G_GN
 static void
 test_wrong_data_keys_are_not_kept (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (GBytes) envelope = encrypt_when_ready (fixture);
   gsize size = 0;
   g_autofree guint8 *copy = g_memdup2 (g_bytes_get_data (envelope, &size), 94);
@@ -871,7 +898,7 @@ test_wrong_data_keys_are_not_kept (Fixture *fixture, gconstpointer data G_GNUC_U
 static void
 test_data_keys_are_bounded (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
 
   wait_for_copies (&fixture->main, 1);
   for (guint i = 0; i < KW_MAX_CACHED_DATA_KEYS + 10; i++)
@@ -889,7 +916,7 @@ test_data_keys_are_bounded (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_data_key_is_not_worn_out (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   gsize size = 60 << 20;
   g_autoptr (KwSecret) message = kw_secret_new_unlocked (size, NULL);
   guint n_messages = (guint) (KW_MAX_DATA_KEY_BYTES / size);
@@ -910,7 +937,7 @@ test_data_key_is_not_worn_out (Fixture *fixture, gconstpointer data G_GNUC_UNUSE
 static void
 test_many_at_a_time (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (KwFakeToken) b = plug (&fixture->main, "B", 1, 2);
   g_autoptr (GPtrArray) jobs = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_job_unref);
   gint n_ended = 0;
@@ -931,10 +958,53 @@ test_many_at_a_time (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   g_assert_cmpuint (count_aes (b), >, 20);
 }
 
+/* One that was slow once is not left out for good. */
+static void
+test_slow_device_gets_another_chance (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) a = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) b = plug (&fixture->main, "B", 1, 2);
+  gint n_ended = 0;
+  guint before = 0;
+
+  wait_for_copies (&fixture->main, 2);
+  kw_fake_token_hold (a, KW_FAKE_RANDOM, TRUE);
+  kw_fake_token_hold (b, KW_FAKE_RANDOM, TRUE);
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (KwJob) job = kw_job_new_random (fixture->caller, 8);
+
+      start (&fixture->main, job, &n_ended);
+    }
+  kw_fake_token_wait_inside (a, KW_FAKE_RANDOM, 1);
+  kw_fake_token_wait_inside (b, KW_FAKE_RANDOM, 1);
+  kw_fake_token_hold (b, KW_FAKE_RANDOM, FALSE);
+  kw_iterate_until (g_atomic_int_get (&n_ended) == 1);
+  move_clock (10 * G_TIME_SPAN_SECOND);
+  kw_fake_token_hold (a, KW_FAKE_RANDOM, FALSE);
+  kw_iterate_until (g_atomic_int_get (&n_ended) == 2);
+  before = kw_fake_token_get_n_calls (a, KW_FAKE_RANDOM);
+  for (guint i = 0; i < 40; i++)
+    {
+      g_autoptr (KwJob) job = kw_job_new_random (fixture->caller, 8);
+
+      run (&fixture->main, job);
+      g_assert_cmpstr (kw_job_get_device_name (job), ==, "B");
+    }
+  move_clock (30 * G_TIME_SPAN_SECOND);
+  for (guint i = 0; i < 40; i++)
+    {
+      g_autoptr (KwJob) job = kw_job_new_random (fixture->caller, 8);
+
+      run (&fixture->main, job);
+    }
+  g_assert_cmpuint (kw_fake_token_get_n_calls (a, KW_FAKE_RANDOM), >, before);
+}
+
 static void
 test_too_many_bytes (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwFakeToken) token = plug (&fixture->main, "A", 1, 2);
+  g_autoptr (KwFakeToken) token G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
   g_autoptr (GPtrArray) jobs = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_job_unref);
   g_autoptr (KwSecret) message = kw_secret_new_unlocked (60 << 20, NULL);
   gint n_ended = 0;
@@ -1002,6 +1072,7 @@ main (int argc, char **argv)
   add ("/vault/keys-are-proven-again", NULL, test_keys_are_proven_again);
   add ("/vault/trouble-while-proving", NULL, test_trouble_while_proving);
   add ("/vault/key-vanishes", NULL, test_key_vanishes);
+  add ("/vault/device-disowns-its-key", NULL, test_device_disowns_its_key);
   add ("/vault/unprovable-key", NULL, test_unprovable_key);
   add ("/vault/generate", NULL, test_generate);
   add ("/vault/generated-key-that-does-not-work", NULL, test_generated_key_that_does_not_work);
@@ -1013,6 +1084,7 @@ main (int argc, char **argv)
   add ("/vault/data-key/not-worn-out", KEYS "data_key_ttl = 60\nmax_plaintext = 67108864\n",
        test_data_key_is_not_worn_out);
   add ("/vault/many-at-a-time", NULL, test_many_at_a_time);
+  add ("/vault/slow-device-gets-another-chance", NULL, test_slow_device_gets_another_chance);
   add ("/vault/too-many-bytes", KEYS "max_plaintext = 67108864\n", test_too_many_bytes);
   add ("/vault/stopped", NULL, test_stopped);
   return g_test_run ();

@@ -237,6 +237,11 @@ expected_code (const VerbRow *row, KwShimFunction function, gulong rv)
     return -1;
   if (row->verb == verb_decrypt && function == KW_SHIM_C_Decrypt && is_bad_data (rv))
     return KW_ERROR_DECRYPT_FAILED;
+  /* A key is looked for by its type: one of another type is another object, or none any more. */
+  if (rv == CKR_KEY_TYPE_INCONSISTENT
+      && (row->verb == verb_decrypt || row->verb == verb_sign || row->verb == verb_aes_encrypt
+          || row->verb == verb_aes_decrypt))
+    return KW_ERROR_SESSION_LOST;
   return (gint) kw_ckr_to_error (rv);
 }
 

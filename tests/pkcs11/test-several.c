@@ -430,23 +430,20 @@ test_reset_leaves_the_other_alone (KwPkcs11Fixture *fixture)
   watch_stop (&watch);
 }
 
-/* Both in trouble: then it may be the module. */
+/* Both in trouble: one after the other, or with the module as a whole, they are found again. */
 static void
 test_reset_of_all (KwPkcs11Fixture *fixture)
 {
   Watch watch = { 0 };
-  guint n_initialized = 0;
 
   add_token (fixture, "one", 0);
   add_token (fixture, "two", 0);
   watch_start (&watch, fixture, NULL);
   wait_until (watch.tokens->len == 2);
-  n_initialized = kw_shim_get_calls (fixture->shim, KW_SHIM_C_Initialize);
   kw_backend_reset_token (watch.backend, find_token (&watch, "one"));
   kw_backend_reset_token (watch.backend, find_token (&watch, "two"));
   wait_until (watch.tokens->len == 2);
   g_assert_cmpuint (watch.n_added, ==, 4);
-  g_assert_cmpuint (kw_shim_get_calls (fixture->shim, KW_SHIM_C_Initialize), >, n_initialized);
   watch_stop (&watch);
 }
 

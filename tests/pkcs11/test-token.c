@@ -623,6 +623,25 @@ test_replaced_secret_key (KwPkcs11Fixture *fixture)
     }
 }
 
+/* A token that is being taken apart says odd things of its keys: it is asked once more. */
+static void
+test_key_of_another_type (KwPkcs11Fixture *fixture)
+{
+  static const guint8 iv[16] = { 0 };
+  g_autoptr (GBytes) id = NULL;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (KwSecret) output = NULL;
+
+  kw_pkcs11_fixture_open (fixture, "");
+  id = kw_pkcs11_fixture_add_aes (fixture, "aes");
+  kw_shim_fail (fixture->shim, KW_SHIM_C_EncryptInit, CKR_KEY_TYPE_INCONSISTENT, 1);
+  output = kw_token_aes_cbc (fixture->token, id, TRUE, iv, iv, sizeof iv, &error);
+  g_assert_no_error (error);
+  kw_shim_fail (fixture->shim, KW_SHIM_C_EncryptInit, CKR_KEY_TYPE_INCONSISTENT, 10);
+  g_assert_null (kw_token_aes_cbc (fixture->token, id, TRUE, iv, iv, sizeof iv, &error));
+  g_assert_true (kw_error_is_device_trouble (error));
+}
+
 static void
 test_two_keys_with_one_id (KwPkcs11Fixture *fixture)
 {
@@ -1155,6 +1174,7 @@ add_tests (void)
   kw_pkcs11_add_test ("/token/key-that-may-not-decrypt", test_key_that_may_not_decrypt);
   kw_pkcs11_add_test ("/token/sign", test_sign);
   kw_pkcs11_add_test ("/token/aes-cbc", test_aes_cbc);
+  kw_pkcs11_add_test ("/token/key-of-another-type", test_key_of_another_type);
   kw_pkcs11_add_test ("/token/aes-usage", test_aes_usage);
   kw_pkcs11_add_test ("/token/replaced-secret-key", test_replaced_secret_key);
   kw_pkcs11_add_test ("/token/random", test_random);
