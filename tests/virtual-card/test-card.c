@@ -334,7 +334,6 @@ test_sign_ec (void)
   g_autoptr (GBytes) command = card_test_make_ec_command (2, "prime256v1");
   g_autoptr (GBytes) request = card_test_send_bytes (card, command, 0x9000);
   const guint8 *bytes = g_bytes_get_data (request, NULL);
-  g_autoptr (GBytes) device_point = NULL;
   CardTlvReader reader = { bytes, g_bytes_get_size (request) };
   CardTlv whole, certificate, public_key, point;
 
