@@ -148,11 +148,18 @@ run_command (KwCardRig *rig, char **command)
 {
   g_autoptr (GSubprocessLauncher) launcher
       = g_subprocess_launcher_new (G_SUBPROCESS_FLAGS_STDIN_INHERIT);
+  g_autoptr (GPtrArray) controls = g_ptr_array_new ();
+  g_autofree char *control_list = NULL;
   g_autoptr (GSubprocess) process = NULL;
   g_autoptr (GError) error = NULL;
 
   g_subprocess_launcher_setenv (launcher, "PCSCLITE_CSOCK_NAME", kw_card_rig_get_socket_name (rig),
                                 TRUE);
+  for (guint i = 0; i < kw_card_rig_get_n_cards (rig); i++)
+    g_ptr_array_add (controls, (char *) kw_card_rig_get_control_path (rig, i));
+  g_ptr_array_add (controls, NULL);
+  control_list = g_strjoinv (":", (char **) controls->pdata);
+  g_subprocess_launcher_setenv (launcher, "KEYWARD_CARD_CONTROLS", control_list, TRUE);
   g_subprocess_launcher_setenv (launcher, "OPENSC_CONF", kw_card_rig_get_opensc_conf (rig), TRUE);
   process = g_subprocess_launcher_spawnv (launcher, (const char *const *) command, &error);
   if (process == NULL)
