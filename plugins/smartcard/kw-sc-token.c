@@ -507,6 +507,26 @@ verify_pin (KwScToken *self, KwSecret *pin, GError **error)
   return FALSE;
 }
 
+/* What was told of the token must not change under its object. Others who set the card up log us out, so this is the time. */
+static gboolean
+check_is_the_same (KwScToken *self, GError **error)
+{
+  g_autoptr (KwTokenInfo) now = kw_token_info_new ();
+
+  if (!read_label (self->link, &now->label, error) || !read_dkek_info (self->link, now, error))
+    return FALSE;
+  if (g_str_equal (now->label, self->info->label)
+      && g_strcmp0 (now->dkek_check_value, self->info->dkek_check_value) == 0
+      && now->dkek_shares == self->info->dkek_shares
+      && now->dkek_shares_missing == self->info->dkek_shares_missing)
+    return TRUE;
+  g_set_error (
+      error, KW_ERROR, KW_ERROR_TOKEN_GONE,
+      "Another program set token %s (%s) up anew, or gave it DKEK shares; it is looked at again",
+      self->info->label, self->info->serial);
+  return FALSE;
+}
+
 static gboolean
 kw_sc_token_login (KwToken *token, KwSecret *pin, GError **error)
 {
@@ -516,7 +536,8 @@ kw_sc_token_login (KwToken *token, KwSecret *pin, GError **error)
 
   if (!check_pin_form (self, pin, error) || !enter (self, TRUE, error))
     return FALSE;
-  ok = check_tries_again (self, &local_error) && verify_pin (self, pin, &local_error);
+  ok = check_is_the_same (self, &local_error) && check_tries_again (self, &local_error)
+       && verify_pin (self, pin, &local_error);
   note_outcome (self, local_error);
   end_lease (self);
   if (ok)

@@ -2,8 +2,7 @@
 #define G_LOG_DOMAIN "test-sc-backend"
 
 #include "kw-error.h"
-#include "kw-sc-backend.h"
-#include "kw-sc-fixture.h"
+#include "kw-sc-bench.h"
 
 #include <string.h>
 
@@ -11,140 +10,6 @@
  * The back end in the main loop, on virtual cards that come and go: which tokens it announces, and what it says while there are
  * none.
  */
-
-#define WAIT_SECONDS 30
-#define CONFIG "[hsm]\nhsm_model = \"smartcard\"\nhsm_pin = \"" KW_CARD_RIG_PIN "\"\n"
-
-static const KwScTiming quick = {
-  .monitor = {
-    .poll = G_USEC_PER_SEC,
-    .first = G_USEC_PER_SEC / 50,
-    .max = G_USEC_PER_SEC / 5,
-  },
-  .blank = G_USEC_PER_SEC / 5,
-  .reset_first = G_USEC_PER_SEC / 10,
-  .reset_max = G_USEC_PER_SEC,
-  .calm = 30 * G_USEC_PER_SEC,
-  .stuck = G_USEC_PER_SEC / 2,
-  .grace = 0,
-  .settle = 0,
-};
-
-typedef struct
-{
-  ScFixture *cards; /* owned, nullable */
-  KwScBackend *backend;
-  KwConfig *config;
-  GPtrArray *tokens; /* announced and not withdrawn */
-  guint n_added;
-  guint n_removed;
-} Bench;
-
-static void
-on_added (KwBackend *backend G_GNUC_UNUSED, KwToken *token, Bench *bench)
-{
-  g_ptr_array_add (bench->tokens, g_object_ref (token));
-  bench->n_added++;
-}
-
-static void
-on_removed (KwBackend *backend G_GNUC_UNUSED, KwToken *token, Bench *bench)
-{
-  g_assert_true (g_ptr_array_remove (bench->tokens, token));
-  bench->n_removed++;
-}
-
-static Bench *
-bench_new (ScFixture *cards, const char *config, const KwScTiming *timing)
-{
-  Bench *bench = g_new0 (Bench, 1);
-  g_autoptr (GError) error = NULL;
-
-  bench->cards = cards;
-  bench->tokens = g_ptr_array_new_with_free_func (g_object_unref);
-  bench->config = kw_config_new_from_data ("test.toml", config, strlen (config), &error);
-  g_assert_no_error (error);
-  kw_config_load_pin (bench->config, &error);
-  g_assert_no_error (error);
-  bench->backend = g_object_new (KW_TYPE_SC_BACKEND, NULL);
-  kw_sc_backend_set_timing (bench->backend, timing != NULL ? timing : &quick);
-  g_assert_true (kw_backend_configure (KW_BACKEND (bench->backend), bench->config, &error));
-  g_signal_connect (bench->backend, "token-added", G_CALLBACK (on_added), bench);
-  g_signal_connect (bench->backend, "token-removed", G_CALLBACK (on_removed), bench);
-  return bench;
-}
-
-static void
-bench_free (Bench *bench)
-{
-  kw_backend_stop (KW_BACKEND (bench->backend));
-  g_ptr_array_unref (bench->tokens);
-  g_object_unref (bench->backend);
-  g_object_unref (bench->config);
-  g_clear_pointer (&bench->cards, sc_fixture_free);
-  g_free (bench);
-}
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC (Bench, bench_free)
-
-static gboolean
-on_tick (gpointer user_data)
-{
-  *(gboolean *) user_data = TRUE;
-  return G_SOURCE_REMOVE;
-}
-
-/* Lets the loop run for a moment, or until something happens. */
-static void
-turn (void)
-{
-  gboolean over = FALSE;
-  guint source = g_timeout_add (20, on_tick, &over);
-
-  g_main_context_iteration (NULL, TRUE);
-  if (!over)
-    g_source_remove (source);
-}
-
-static void
-wait_for_tokens (Bench *bench, guint n)
-{
-  gint64 deadline = g_get_monotonic_time () + WAIT_SECONDS * G_TIME_SPAN_SECOND;
-
-  while (bench->tokens->len != n)
-    {
-      if (g_get_monotonic_time () > deadline)
-        g_error ("%u tokens, not %u; status: %s", bench->tokens->len, n,
-                 kw_backend_get_status_text (KW_BACKEND (bench->backend)));
-      turn ();
-    }
-}
-
-static void
-wait_for_status (Bench *bench, const char *part)
-{
-  gint64 deadline = g_get_monotonic_time () + WAIT_SECONDS * G_TIME_SPAN_SECOND;
-
-  for (;;)
-    {
-      const char *text = kw_backend_get_status_text (KW_BACKEND (bench->backend));
-
-      if (part == NULL ? text == NULL : text != NULL && strstr (text, part) != NULL)
-        return;
-      if (g_get_monotonic_time () > deadline)
-        g_error ("no “%s” in status: %s", part, text);
-      turn ();
-    }
-}
-
-static void
-run_for (guint msec)
-{
-  gint64 until = g_get_monotonic_time () + msec * G_TIME_SPAN_MILLISECOND;
-
-  while (g_get_monotonic_time () < until)
-    turn ();
-}
 
 #define skip_without_cards()                                                                       \
   G_STMT_START                                                                                     \
@@ -163,23 +28,24 @@ test_from_nothing (void)
   KwCardRig *rig = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new_blank (1, NULL), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new_blank (1, NULL), BENCH_CONFIG, NULL);
   rig = bench->cards->rig;
   kw_card_rig_eject (rig, 0, NULL);
   kw_card_rig_stop_pcscd (rig, NULL);
   kw_backend_start (KW_BACKEND (bench->backend));
   g_assert_null (kw_backend_get_status_text (KW_BACKEND (bench->backend)));
-  wait_for_status (bench, "pcscd is not running; start it with: systemctl start pcscd.socket");
+  bench_wait_for_status (bench,
+                         "pcscd is not running; start it with: systemctl start pcscd.socket");
   kw_card_rig_start_pcscd (rig, NULL);
   empty = g_strdup_printf ("Reader %s has no card in it", kw_card_rig_get_reader (rig, 0));
-  wait_for_status (bench, empty);
+  bench_wait_for_status (bench, empty);
   kw_card_rig_insert (rig, 0, NULL);
-  wait_for_status (bench, "was never initialised; do that with: sc-hsm-tool --initialize");
-  wait_for_status (bench, kw_card_rig_get_serial (rig, 0));
+  bench_wait_for_status (bench, "was never initialised; do that with: sc-hsm-tool --initialize");
+  bench_wait_for_status (bench, kw_card_rig_get_serial (rig, 0));
   g_assert_cmpuint (bench->n_added, ==, 0);
   kw_card_rig_initialise (rig, 0, NULL, NULL, 1, "new", NULL);
-  wait_for_tokens (bench, 1);
-  wait_for_status (bench, NULL);
+  bench_wait_for_tokens (bench, 1);
+  bench_wait_for_status (bench, NULL);
   g_assert_cmpstr (kw_token_get_info (g_ptr_array_index (bench->tokens, 0))->label, ==, "new");
   g_assert_cmpuint (bench->n_added, ==, 1);
 }
@@ -191,10 +57,10 @@ test_foreign_card (void)
   g_autoptr (Bench) bench = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new_blank (1, options), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new_blank (1, options), BENCH_CONFIG, NULL);
   g_free (kw_card_rig_control (bench->cards->rig, 0, "fault ins=A4,sw=6A82,count=0", NULL));
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_status (bench, "is no SmartCard-HSM (ATR 3B808100)");
+  bench_wait_for_status (bench, "is no SmartCard-HSM (ATR 3B808100)");
   g_assert_cmpuint (bench->n_added, ==, 0);
 }
 
@@ -205,28 +71,28 @@ test_eject_and_insert (void)
   KwCardRig *rig = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (2, NULL), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new (2, NULL), BENCH_CONFIG, NULL);
   rig = bench->cards->rig;
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_tokens (bench, 2);
-  wait_for_status (bench, NULL);
+  bench_wait_for_tokens (bench, 2);
+  bench_wait_for_status (bench, NULL);
   for (guint i = 0; i < 3; i++)
     {
       kw_card_rig_eject (rig, i % 2, NULL);
-      wait_for_tokens (bench, 1);
+      bench_wait_for_tokens (bench, 1);
       /* With one left, there is nothing to wait for. */
-      wait_for_status (bench, NULL);
+      bench_wait_for_status (bench, NULL);
       kw_card_rig_insert (rig, i % 2, NULL);
-      wait_for_tokens (bench, 2);
+      bench_wait_for_tokens (bench, 2);
     }
   g_assert_cmpuint (bench->n_added, ==, 5);
   g_assert_cmpuint (bench->n_removed, ==, 3);
   kw_card_rig_eject (rig, 0, NULL);
   kw_card_rig_eject (rig, 1, NULL);
-  wait_for_tokens (bench, 0);
-  wait_for_status (bench, kw_card_rig_get_reader (rig, 0));
-  wait_for_status (bench, kw_card_rig_get_reader (rig, 1));
-  wait_for_status (bench, "has no card in it");
+  bench_wait_for_tokens (bench, 0);
+  bench_wait_for_status (bench, kw_card_rig_get_reader (rig, 0));
+  bench_wait_for_status (bench, kw_card_rig_get_reader (rig, 1));
+  bench_wait_for_status (bench, "has no card in it");
 }
 
 static void
@@ -236,18 +102,18 @@ test_pcscd_killed (void)
   KwCardRig *rig = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (2, NULL), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new (2, NULL), BENCH_CONFIG, NULL);
   rig = bench->cards->rig;
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_tokens (bench, 2);
+  bench_wait_for_tokens (bench, 2);
   for (guint i = 0; i < 2; i++)
     {
       kw_card_rig_kill_pcscd (rig, NULL);
-      wait_for_tokens (bench, 0);
-      wait_for_status (bench, "pcscd is not running");
+      bench_wait_for_tokens (bench, 0);
+      bench_wait_for_status (bench, "pcscd is not running");
       kw_card_rig_start_pcscd (rig, NULL);
-      wait_for_tokens (bench, 2);
-      wait_for_status (bench, NULL);
+      bench_wait_for_tokens (bench, 2);
+      bench_wait_for_status (bench, NULL);
     }
   sc_login (g_ptr_array_index (bench->tokens, 0), KW_CARD_RIG_PIN);
 }
@@ -257,19 +123,19 @@ static void
 test_grace (void)
 {
   g_autoptr (Bench) bench = NULL;
-  KwScTiming timing = quick;
+  KwScTiming timing = bench_quick_timing;
   gint64 start = 0;
 
   skip_without_cards ();
   timing.grace = G_USEC_PER_SEC;
-  bench = bench_new (sc_fixture_new (1, NULL), CONFIG, &timing);
+  bench = bench_new (sc_fixture_new (1, NULL), BENCH_CONFIG, &timing);
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_tokens (bench, 1);
+  bench_wait_for_tokens (bench, 1);
   kw_card_rig_eject (bench->cards->rig, 0, NULL);
-  wait_for_tokens (bench, 0);
+  bench_wait_for_tokens (bench, 0);
   start = g_get_monotonic_time ();
   g_assert_null (kw_backend_get_status_text (KW_BACKEND (bench->backend)));
-  wait_for_status (bench, "has no card in it");
+  bench_wait_for_status (bench, "has no card in it");
   g_assert_cmpint (g_get_monotonic_time () - start, >=, G_USEC_PER_SEC / 2);
 }
 
@@ -282,21 +148,21 @@ test_reset_token (void)
   KwPinState state = { 0 };
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (1, NULL), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new (1, NULL), BENCH_CONFIG, NULL);
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_tokens (bench, 1);
+  bench_wait_for_tokens (bench, 1);
   first = g_object_ref (g_ptr_array_index (bench->tokens, 0));
   kw_backend_reset_token (KW_BACKEND (bench->backend), first);
   g_assert_cmpuint (bench->tokens->len, ==, 0);
   g_assert_false (kw_token_get_pin_state (first, &state, &error));
   g_assert_error (error, KW_ERROR, KW_ERROR_TOKEN_GONE);
-  wait_for_tokens (bench, 1);
+  bench_wait_for_tokens (bench, 1);
   g_assert_true (g_ptr_array_index (bench->tokens, 0) != (gpointer) first);
   /* A second time in a row takes a while, and is said. */
   kw_backend_reset_token (KW_BACKEND (bench->backend), g_ptr_array_index (bench->tokens, 0));
-  wait_for_status (bench, "gave errors several times");
-  wait_for_tokens (bench, 1);
-  wait_for_status (bench, NULL);
+  bench_wait_for_status (bench, "gave errors several times");
+  bench_wait_for_tokens (bench, 1);
+  bench_wait_for_status (bench, NULL);
   /* A token that is not there any more is nobody's. */
   kw_backend_reset_token (KW_BACKEND (bench->backend), first);
   g_assert_cmpuint (bench->tokens->len, ==, 1);
@@ -309,17 +175,17 @@ test_reader_filter (void)
   g_autoptr (Bench) none = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (2, NULL), CONFIG "[smartcard]\nreaders = [\"*Card 2*\"]\n",
-                     NULL);
+  bench = bench_new (sc_fixture_new (2, NULL),
+                     BENCH_CONFIG "[smartcard]\nreaders = [\"*Card 2*\"]\n", NULL);
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_tokens (bench, 1);
+  bench_wait_for_tokens (bench, 1);
   g_assert_cmpstr (kw_token_get_info (g_ptr_array_index (bench->tokens, 0))->label, ==, "card 2");
-  run_for (200);
+  bench_run_for (200);
   g_assert_cmpuint (bench->tokens->len, ==, 1);
-  none = bench_new (NULL, CONFIG "[smartcard]\nreaders = [\"Nothing*\"]\n", NULL);
+  none = bench_new (NULL, BENCH_CONFIG "[smartcard]\nreaders = [\"Nothing*\"]\n", NULL);
   kw_backend_start (KW_BACKEND (none->backend));
-  wait_for_status (none, "No reader has a name that [smartcard] readers allows; there are: ");
-  wait_for_status (none, kw_card_rig_get_reader (bench->cards->rig, 1));
+  bench_wait_for_status (none, "No reader has a name that [smartcard] readers allows; there are: ");
+  bench_wait_for_status (none, kw_card_rig_get_reader (bench->cards->rig, 1));
 }
 
 static void
@@ -329,16 +195,16 @@ test_frozen_card (void)
   KwCardRig *rig = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (2, NULL), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new (2, NULL), BENCH_CONFIG, NULL);
   rig = bench->cards->rig;
   kw_card_rig_freeze (rig, 0, NULL);
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_tokens (bench, 1);
-  wait_for_status (bench, "does not answer; pull it out and put it in again");
+  bench_wait_for_tokens (bench, 1);
+  bench_wait_for_status (bench, "does not answer; pull it out and put it in again");
   g_assert_cmpuint (bench->tokens->len, ==, 1);
   kw_card_rig_thaw (rig, 0, NULL);
-  wait_for_tokens (bench, 2);
-  wait_for_status (bench, NULL);
+  bench_wait_for_tokens (bench, 2);
+  bench_wait_for_status (bench, NULL);
 }
 
 /* Errors while it is looked at: tried again until it works. */
@@ -348,12 +214,12 @@ test_card_that_fails_at_first (void)
   g_autoptr (Bench) bench = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (1, NULL), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new (1, NULL), BENCH_CONFIG, NULL);
   g_free (kw_card_rig_control (bench->cards->rig, 0, "fault ins=B1,sw=6F00,count=3", NULL));
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_status (bench, "the card had an error of its own");
-  wait_for_tokens (bench, 1);
-  wait_for_status (bench, NULL);
+  bench_wait_for_status (bench, "the card had an error of its own");
+  bench_wait_for_tokens (bench, 1);
+  bench_wait_for_status (bench, NULL);
 }
 
 static void
@@ -363,9 +229,9 @@ test_access (void)
   KwTokenAccess access = { 0 };
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (1, NULL), CONFIG "[smartcard]\ntimeout = 7\n", NULL);
+  bench = bench_new (sc_fixture_new (1, NULL), BENCH_CONFIG "[smartcard]\ntimeout = 7\n", NULL);
   kw_backend_start (KW_BACKEND (bench->backend));
-  wait_for_tokens (bench, 1);
+  bench_wait_for_tokens (bench, 1);
   g_assert_true (kw_backend_get_access (KW_BACKEND (bench->backend),
                                         g_ptr_array_index (bench->tokens, 0), &access));
   g_assert_true (kw_secret_equal (access.pin, KW_CARD_RIG_PIN, strlen (KW_CARD_RIG_PIN)));
@@ -385,7 +251,7 @@ test_coldplug (void)
   const KwSlotInfo *slot = NULL;
 
   skip_without_cards ();
-  bench = bench_new (sc_fixture_new (2, NULL), CONFIG, NULL);
+  bench = bench_new (sc_fixture_new (2, NULL), BENCH_CONFIG, NULL);
   tokens = kw_backend_coldplug (KW_BACKEND (bench->backend), &error);
   g_assert_no_error (error);
   g_assert_cmpuint (tokens->len, ==, 2);
@@ -398,7 +264,7 @@ test_coldplug (void)
   kw_card_rig_eject (bench->cards->rig, 1, NULL);
   g_assert_true (kw_card_rig_wait_for_card (bench->cards->rig, 0, FALSE, 5000, NULL));
   g_assert_true (kw_card_rig_wait_for_card (bench->cards->rig, 1, FALSE, 5000, NULL));
-  other = bench_new (NULL, CONFIG, NULL);
+  other = bench_new (NULL, BENCH_CONFIG, NULL);
   g_assert_null (kw_backend_coldplug (KW_BACKEND (other->backend), &error));
   g_assert_error (error, KW_ERROR, KW_ERROR_TOKEN_NOT_FOUND);
   g_assert_nonnull (strstr (error->message, "has no card in it"));
@@ -422,15 +288,15 @@ test_stop (void)
   cards = sc_fixture_new (1, NULL);
   for (guint i = 0; i < 20; i++)
     {
-      g_autoptr (Bench) bench = bench_new (NULL, CONFIG, NULL);
+      g_autoptr (Bench) bench = bench_new (NULL, BENCH_CONFIG, NULL);
       guint n = 0;
       gint64 start = 0;
 
       kw_backend_start (KW_BACKEND (bench->backend));
-      run_for (i * 10);
+      bench_run_for (i * 10);
       kw_backend_stop (KW_BACKEND (bench->backend));
       n = bench->n_added + bench->n_removed;
-      run_for (50);
+      bench_run_for (50);
       g_assert_cmpuint (bench->n_added + bench->n_removed, ==, n);
       start = g_get_monotonic_time ();
       g_clear_object (&bench->backend);

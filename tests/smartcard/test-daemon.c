@@ -228,6 +228,29 @@ test_new_key_and_decrypt (void)
   g_assert_cmpuint (decrypt_status (f), ==, 200);
 }
 
+/* A new key is on both cards before it is told, so either can go. */
+static void
+test_new_key_is_on_both_cards (void)
+{
+  g_autoptr (Fixture) f = NULL;
+  g_autofree char *uuid = NULL;
+
+  skip_without_cards ();
+  f = fixture_new (2);
+  kw_daemon_rig_start (f->rig);
+  wait_for_ready (f, 2);
+  uuid = kw_daemon_rig_make_key (f->rig, &f->pem);
+  use_key (f, uuid);
+  for (guint i = 0; i < 2; i++)
+    {
+      kw_card_rig_eject (f->cards, i, NULL);
+      g_assert_true (kw_card_rig_wait_for_card (f->cards, i, FALSE, 10000, NULL));
+      g_assert_cmpuint (decrypt_status (f), ==, 200);
+      kw_card_rig_insert (f->cards, i, NULL);
+      wait_for_ready (f, 3 + i);
+    }
+}
+
 static void
 test_cards_pulled_under_load (void)
 {
@@ -464,6 +487,7 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/daemon/new-key-and-decrypt", test_new_key_and_decrypt);
+  g_test_add_func ("/daemon/new-key-is-on-both", test_new_key_is_on_both_cards);
   g_test_add_func ("/daemon/from-nothing", test_from_nothing);
   g_test_add_func ("/daemon/cards-pulled", test_cards_pulled_under_load);
   g_test_add_func ("/daemon/card-dropped", test_card_dropped_under_load);

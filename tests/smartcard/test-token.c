@@ -213,6 +213,27 @@ test_tries_are_known_while_logged_in (void)
   g_assert_cmpint (tries_left (token), ==, 2);
 }
 
+/* Shares that came later: the object does not tell them, so it goes, and no PIN is presented. */
+static void
+test_card_set_up_meanwhile (void)
+{
+  g_autoptr (ScFixture) f = NULL;
+  g_autoptr (KwToken) token = NULL;
+  g_autoptr (KwToken) again = NULL;
+
+  skip_without_cards ();
+  f = sc_fixture_new_blank (1, NULL);
+  kw_card_rig_initialise (f->rig, 0, NULL, NULL, 1, "before", NULL);
+  token = sc_fixture_open (f, 0);
+  g_free (kw_card_rig_import_shares (f->rig, 0, 1, NULL));
+  try_pin (token, KW_CARD_RIG_PIN, KW_ERROR_TOKEN_GONE);
+  again = sc_fixture_open_and_login (f, 0);
+  g_assert_nonnull (kw_token_get_info (again)->dkek_check_value);
+  kw_card_rig_initialise (f->rig, 0, NULL, "999999", 1, "after", NULL);
+  try_pin (again, KW_CARD_RIG_PIN, KW_ERROR_TOKEN_GONE);
+  g_assert_cmpint (tries_left (again), ==, 3);
+}
+
 /* --- random --- */
 
 static void
@@ -424,7 +445,8 @@ test_opensc_lists_ours (void)
   id = g_bytes_new (uuid, sizeof uuid);
   {
     g_autoptr (GError) error = NULL;
-    g_autoptr (KwKey) key = kw_token_generate_rsa (token, 2048, id, "made by keyward", &error);
+    g_autoptr (KwKey) key G_GNUC_UNUSED
+        = kw_token_generate_rsa (token, 2048, id, "made by keyward", &error);
 
     g_assert_no_error (error);
   }
@@ -849,8 +871,8 @@ test_clone_by_sc_hsm_tool (void)
   from = sc_fixture_open_and_login (f, 0);
   to = sc_fixture_open_and_login (f, 1);
   {
-    g_autoptr (KwKey) key = kw_token_generate_aes (from, 256, id, "aes", &error);
-    g_autoptr (KwKey) rsa = kw_token_generate_rsa (from, 2048, rsa_id, "rsa", &error);
+    g_autoptr (KwKey) key G_GNUC_UNUSED = kw_token_generate_aes (from, 256, id, "aes", &error);
+    g_autoptr (KwKey) rsa G_GNUC_UNUSED = kw_token_generate_rsa (from, 2048, rsa_id, "rsa", &error);
     g_autoptr (GBytes) wrapped = kw_token_export_key (from, KW_KEY_KIND_AES, id, &error);
 
     g_assert_no_error (error);
@@ -979,7 +1001,7 @@ test_nothing_left_after_failure (void)
   f = sc_fixture_new (1, NULL);
   token = sc_fixture_open_and_login (f, 0);
   {
-    g_autoptr (KwKey) rsa = kw_token_generate_rsa (token, 2048, rsa_id, "rsa", NULL);
+    g_autoptr (KwKey) rsa G_GNUC_UNUSED = kw_token_generate_rsa (token, 2048, rsa_id, "rsa", NULL);
 
     wrapped = kw_token_export_key (token, KW_KEY_KIND_RSA, rsa_id, NULL);
     g_assert_true (kw_token_delete_key (token, KW_KEY_KIND_RSA, rsa_id, NULL));
@@ -1072,7 +1094,7 @@ reset_and_use (const char *const *options, const char *how)
   g_autoptr (ScFixture) f = sc_fixture_new (1, options);
   g_autoptr (KwToken) token = sc_fixture_open_and_login (f, 0);
   g_autoptr (GBytes) id = sc_id (0x40);
-  g_autoptr (KwKey) key = kw_token_generate_aes (token, 256, id, "aes", NULL);
+  g_autoptr (KwKey) key G_GNUC_UNUSED = kw_token_generate_aes (token, 256, id, "aes", NULL);
   g_autoptr (GError) error = NULL;
   g_autoptr (KwSecret) output = NULL;
   guint8 block[16] = { 0 };
@@ -1196,7 +1218,7 @@ test_pulled_in_the_middle (void)
   g_object_unref (token);
   token = sc_fixture_open_and_login (f, 0);
   {
-    g_autoptr (KwSecret) output
+    g_autoptr (KwSecret) output G_GNUC_UNUSED
         = kw_token_aes_cbc (token, id, TRUE, data, data, sizeof data, &error);
   }
   g_assert_no_error (error);
@@ -1372,6 +1394,7 @@ main (int argc, char **argv)
   g_test_add_func ("/pin/wrong-costs-one-try", test_wrong_pin_costs_one_try);
   g_test_add_func ("/pin/tries-that-fall-meanwhile", test_tries_that_fall_meanwhile);
   g_test_add_func ("/pin/tries-while-logged-in", test_tries_are_known_while_logged_in);
+  g_test_add_func ("/pin/card-set-up-meanwhile", test_card_set_up_meanwhile);
   g_test_add_func ("/random", test_random);
   g_test_add_func ("/rsa/sizes", test_rsa);
   g_test_add_func ("/rsa/bad-ciphertext", test_bad_ciphertext);
