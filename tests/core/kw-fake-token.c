@@ -6,6 +6,7 @@
 #include "kw-fake-token.h"
 
 #include <openssl/evp.h>
+#include <openssl/rand.h>
 #include <string.h>
 
 /*
@@ -35,6 +36,7 @@ struct _KwFakeToken
   gboolean hold[KW_N_FAKE_CALLS];
   guint n_failures[KW_N_FAKE_CALLS];
   KwError codes[KW_N_FAKE_CALLS];
+  gboolean real_random;
 };
 
 static void kw_fake_token_iface_init (KwTokenInterface *iface);
@@ -222,7 +224,7 @@ kw_fake_token_random (KwToken *token, guint8 *data, gsize size, GError **error)
   if (!enter (self, KW_FAKE_RANDOM, error))
     return FALSE;
   memset (data, 0x5A, size);
-  return TRUE;
+  return !self->real_random || RAND_bytes (data, (int) size) == 1;
 }
 
 static KwKey *
@@ -652,4 +654,11 @@ kw_fake_token_get_n_calls (KwFakeToken *self, KwFakeCall call)
   n_calls = self->n_calls[call];
   g_mutex_unlock (&self->lock);
   return n_calls;
+}
+
+/* From now on its random numbers are random; before, they are the same byte. */
+void
+kw_fake_token_use_real_random (KwFakeToken *self)
+{
+  self->real_random = TRUE;
 }

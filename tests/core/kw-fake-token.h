@@ -65,4 +65,6 @@ void kw_fake_token_wait_inside (KwFakeToken *self, KwFakeCall call, guint n_insi
 
 guint kw_fake_token_get_n_calls (KwFakeToken *self, KwFakeCall call);
 
+void kw_fake_token_use_real_random (KwFakeToken *self);
+
 G_END_DECLS
