@@ -26,6 +26,7 @@ typedef struct
   JsonBuilder *json;
   KwCliTable *table;
   GString *advice;
+  char *first_key;
   guint n_objects;
 } Listing;
 
@@ -35,6 +36,7 @@ listing_clear (Listing *listing)
   g_clear_object (&listing->bus);
   g_clear_object (&listing->json);
   g_clear_pointer (&listing->table, kw_cli_table_free);
+  g_free (listing->first_key);
   if (listing->advice != NULL)
     g_string_free (listing->advice, TRUE);
 }
@@ -210,6 +212,32 @@ add_key_json (Listing *listing, GVariant *key, GVariant *days)
   json_builder_end_object (builder);
 }
 
+/* A key of hsm_keyid that is not the first: it decrypts what was encrypted before. */
+static gboolean
+is_retired (Listing *listing, GVariant *key)
+{
+  return listing->first_key != NULL && g_str_equal (kw_cli_bus_get_string (key, "Kind"), "aes")
+         && !g_str_equal (kw_cli_bus_get_string (key, "Id"), listing->first_key);
+}
+
+/* Answers what is asked of an old key: may it go? */
+static void
+add_retirement (Listing *listing, const char *id, const char *last_day)
+{
+  g_autofree char *text = NULL;
+
+  if (*last_day == '\0')
+    text = g_strdup (
+        "It decrypts only, and was never used since uses are counted. It may go once all data was moved "
+        "to the first key with “keyward rewrap”");
+  else
+    text = g_strdup_printf (
+        "It decrypts only, and was used last on %s. It may go once all data was moved to the first "
+        "key with “keyward rewrap”, and that day does not change any more",
+        last_day);
+  add_advice (listing, id, text);
+}
+
 static gboolean
 list_key (const char *path, GVariant *key, gpointer user_data, GError **error)
 {
@@ -245,6 +273,8 @@ list_key (const char *path, GVariant *key, gpointer user_data, GError **error)
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, last_day);
   kw_cli_table_add_printf (listing->table, KW_CLI_PLAIN, "%.16s", fingerprint);
   add_advice (listing, id, kw_cli_bus_get_string (key, "Advice"));
+  if (is_retired (listing, key))
+    add_retirement (listing, id, last_day);
   return TRUE;
 }
 
@@ -254,6 +284,14 @@ list_keys (Listing *listing, GError **error)
   static const char *const heads[] = { "ID",       "KIND", "LABEL",    "STATE",       "COPIES",
                                        "ENCRYPTS", "USES", "LAST USE", "FINGERPRINT", NULL };
 
+  g_autoptr (GVariant) manager = kw_cli_bus_get_manager (listing->bus, error);
+  g_auto (GStrv) ids = NULL;
+
+  if (manager == NULL)
+    return FALSE;
+  ids = kw_cli_bus_dup_strings (manager, "KeyIds");
+  g_free (listing->first_key);
+  listing->first_key = g_strdup (ids[0]);
   if (listing->json == NULL)
     listing->table = kw_cli_table_new (heads);
   return kw_cli_bus_foreach (listing->bus, KW_BUS_KEY_INTERFACE, list_key, listing, error);

@@ -273,7 +273,7 @@ take_inspection (gpointer user_data)
 {
   Inspection *inspection = user_data;
   KwDevice *self = inspection->device;
-  g_autofree char *text = NULL;
+  const char *text = NULL;
 
   self->busy = FALSE;
   if (self->state == KW_DEVICE_GONE || self->state == KW_DEVICE_STUCK)
@@ -290,10 +290,9 @@ take_inspection (gpointer user_data)
   self->different = g_ptr_array_ref (inspection->different);
   self->checked = TRUE;
   g_atomic_int_set (&self->n_keys, (gint) self->keys->len);
-  text = g_strdup_printf ("Ready with %u keys%s", self->keys->len,
-                          inspection->different->len > 0
-                              ? "; some keys are not the recorded ones and are not used"
-                              : "");
+  text = inspection->different->len > 0
+             ? "Ready, but some keys are not the recorded ones and are not used"
+             : "Ready";
   /* Whether a device with the wrong keys is of use again is not for it to say. */
   if (self->state != KW_DEVICE_READY && self->state != KW_DEVICE_MISMATCHED)
     kw_device_set_state (self, KW_DEVICE_READY, text);

@@ -1656,8 +1656,8 @@ kw_pool_dup_status_text (KwPool *self)
   roster = pool_ref_roster (self);
   if (roster->devices->len == 0)
     return g_strdup (roster->status_text);
-  return g_strdup_printf ("%u device%s ready, %u keys", roster->devices->len,
-                          roster->devices->len == 1 ? "" : "s", roster->keys->len);
+  return g_strdup_printf ("%u device%s ready", roster->devices->len,
+                          roster->devices->len == 1 ? "" : "s");
 }
 
 /**

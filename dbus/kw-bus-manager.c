@@ -488,6 +488,31 @@ is_consistent (KwBusManager *self)
   return kw_key_matrix_is_green (matrix);
 }
 
+/* What wants attention most: a key, or else a device. */
+static char *
+dup_advice (KwBusManager *self)
+{
+  g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (kw_service_get_keyring (self->service));
+  g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
+
+  for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
+    {
+      const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, i);
+
+      if (facts->configured && facts->advice != NULL)
+        return g_strdup (facts->advice);
+    }
+  for (guint i = 0; i < devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (devices, i);
+
+      if (kw_device_get_state (device) != KW_DEVICE_READY)
+        return g_strdup_printf ("%s: %s", kw_device_get_name (device),
+                                kw_device_get_state_text (device));
+    }
+  return NULL;
+}
+
 static gboolean
 update (gpointer user_data)
 {
@@ -495,7 +520,10 @@ update (gpointer user_data)
   KwPool *pool = kw_service_get_pool (self->service);
   guint n_ready = count_ready_devices (self);
   gboolean consistent = is_consistent (self);
-  g_autofree char *text = kw_pool_dup_status_text (pool);
+  g_autofree char *summary = kw_pool_dup_status_text (pool);
+  g_autofree char *advice = n_ready > 0 ? dup_advice (self) : NULL;
+  g_autofree char *text
+      = advice != NULL ? g_strdup_printf ("%s. %s", summary, advice) : g_strdup (summary);
   const char *state;
 
   self->update_id = 0;
