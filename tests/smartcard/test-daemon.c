@@ -16,6 +16,7 @@
 #define N_SHARES 1
 #define N_CLIENTS 4
 #define STORM_SECONDS 15
+#define MORE_DESCRIPTORS 4 /* connections of clients that are just being closed */
 #define WRONG_PIN "000000"
 #define PIN_STATUS "00200081"
 #define SELECT_CARD "00A404000BE82B0601040181C31F020100"
@@ -462,12 +463,15 @@ test_storm (void)
   g_autoptr (Fixture) f = NULL;
   gint64 until = 0;
   guint n = 0;
+  guint n_descriptors = 0;
 
   skip_without_cards ();
   f = fixture_new (3);
   add_key (f);
   kw_daemon_rig_start (f->rig);
   wait_for_ready (f, 3);
+  wait_until_decrypts (f);
+  n_descriptors = kw_test_count_descriptors (kw_daemon_rig_get_pid (f->rig));
   start_load (f);
   until = g_get_monotonic_time () + STORM_SECONDS * G_TIME_SPAN_SECOND;
   while (g_get_monotonic_time () < until)
@@ -484,6 +488,7 @@ test_storm (void)
         case 1:
           g_free (kw_card_rig_control (f->cards, card, "drop-after 2", NULL));
           g_usleep (300000);
+          g_free (kw_card_rig_control (f->cards, card, "drop-after never", NULL));
           kw_card_rig_insert (f->cards, card, NULL);
           break;
         case 2:
@@ -501,6 +506,14 @@ test_storm (void)
     }
   end_load (f);
   g_test_message ("%u events", n);
+  /* Connections to pcscd are given back. */
+  until = g_get_monotonic_time () + 20 * G_TIME_SPAN_SECOND;
+  while (kw_test_count_descriptors (kw_daemon_rig_get_pid (f->rig))
+             > n_descriptors + MORE_DESCRIPTORS
+         && g_get_monotonic_time () < until)
+    g_usleep (50000);
+  g_assert_cmpuint (kw_test_count_descriptors (kw_daemon_rig_get_pid (f->rig)), <=,
+                    n_descriptors + MORE_DESCRIPTORS);
 }
 
 /* A card that hangs costs the requests on it a while, and no request its answer. */
