@@ -15,6 +15,8 @@
 #define KEY_ID "00112233445566778899aabbccddeeff"
 #define N_SHARES 1
 #define N_CLIENTS 4
+#define STORM_SECONDS 15
+#define MORE_DESCRIPTORS 4 /* connections of clients that are just being closed */
 #define WRONG_PIN "000000"
 #define PIN_STATUS "00200081"
 #define SELECT_CARD "00A404000BE82B0601040181C31F020100"
@@ -451,6 +453,69 @@ test_from_nothing (void)
   wait_until_decrypts (f);
 }
 
+/*
+ * Everything at once, in an order that the test's seed decides: cards pulled, dropped in the middle of a command and frozen, and
+ * pcscd killed, while one card at least is left alone.
+ */
+static void
+test_storm (void)
+{
+  g_autoptr (Fixture) f = NULL;
+  gint64 until = 0;
+  guint n = 0;
+  guint n_descriptors = 0;
+
+  skip_without_cards ();
+  f = fixture_new (3);
+  add_key (f);
+  kw_daemon_rig_start (f->rig);
+  wait_for_ready (f, 3);
+  wait_until_decrypts (f);
+  n_descriptors = kw_test_count_descriptors (kw_daemon_rig_get_pid (f->rig));
+  start_load (f);
+  until = g_get_monotonic_time () + STORM_SECONDS * G_TIME_SPAN_SECOND;
+  while (g_get_monotonic_time () < until)
+    {
+      guint card = n % 2;
+
+      switch (g_test_rand_int_range (0, 4))
+        {
+        case 0:
+          kw_card_rig_eject (f->cards, card, NULL);
+          g_usleep ((gulong) g_test_rand_int_range (0, 400000));
+          kw_card_rig_insert (f->cards, card, NULL);
+          break;
+        case 1:
+          g_free (kw_card_rig_control (f->cards, card, "drop-after 2", NULL));
+          g_usleep (300000);
+          g_free (kw_card_rig_control (f->cards, card, "drop-after never", NULL));
+          kw_card_rig_insert (f->cards, card, NULL);
+          break;
+        case 2:
+          kw_card_rig_freeze (f->cards, card, NULL);
+          g_usleep ((gulong) g_test_rand_int_range (0, 500000));
+          kw_card_rig_thaw (f->cards, card, NULL);
+          break;
+        default:
+          kw_card_rig_kill_pcscd (f->cards, NULL);
+          kw_card_rig_start_pcscd (f->cards, NULL);
+          break;
+        }
+      g_usleep ((gulong) g_test_rand_int_range (0, 600000));
+      n++;
+    }
+  end_load (f);
+  g_test_message ("%u events", n);
+  /* Connections to pcscd are given back. */
+  until = g_get_monotonic_time () + 20 * G_TIME_SPAN_SECOND;
+  while (kw_test_count_descriptors (kw_daemon_rig_get_pid (f->rig))
+             > n_descriptors + MORE_DESCRIPTORS
+         && g_get_monotonic_time () < until)
+    g_usleep (50000);
+  g_assert_cmpuint (kw_test_count_descriptors (kw_daemon_rig_get_pid (f->rig)), <=,
+                    n_descriptors + MORE_DESCRIPTORS);
+}
+
 /* A card that hangs costs the requests on it a while, and no request its answer. */
 static void
 test_frozen_card (void)
@@ -494,6 +559,7 @@ main (int argc, char **argv)
   g_test_add_func ("/daemon/pcscd-killed", test_pcscd_killed_under_load);
   g_test_add_func ("/daemon/opensc-beside-us", test_opensc_beside_us);
   g_test_add_func ("/daemon/reset-beside-us", test_reset_beside_us);
+  g_test_add_func ("/daemon/storm", test_storm);
   g_test_add_func ("/daemon/frozen-card", test_frozen_card);
   g_test_add_func ("/daemon/wrong-pin", test_wrong_pin);
   return g_test_run ();

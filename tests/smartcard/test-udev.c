@@ -86,11 +86,13 @@ static void
 test_only_card_readers_count (void)
 {
   g_autoptr (Fixture) f = fixture_new ();
-  g_autofree char *stick = plug (f, "1-1", "0781", "5567", "Cruzer Blade\n", CLASS_STORAGE);
-  g_autofree char *hsm = plug (f, "1-2", "20a0", "4230", "Nitrokey HSM", CLASS_SMART_CARD);
-  g_autofree char *other
+  g_autofree char *stick G_GNUC_UNUSED
+      = plug (f, "1-1", "0781", "5567", "Cruzer Blade\n", CLASS_STORAGE);
+  g_autofree char *hsm G_GNUC_UNUSED
+      = plug (f, "1-2", "20a0", "4230", "Nitrokey HSM", CLASS_SMART_CARD);
+  g_autofree char *other G_GNUC_UNUSED
       = plug (f, "1-3", "076b", "3031", "Smart Card Reader USB", CLASS_SMART_CARD);
-  g_autofree char *third = plug (f, "1-4", "04E6", "5816", "uTrust", "0B");
+  g_autofree char *third G_GNUC_UNUSED = plug (f, "1-4", "04E6", "5816", "uTrust", "0B");
   g_autoptr (KwScUdev) udev = kw_sc_udev_new (on_event, f);
   g_autofree char *names = list (udev);
   g_auto (GStrv) parts = g_strsplit (names, "|", -1);
@@ -108,9 +110,9 @@ test_names_are_cleaned (void)
 {
   g_autoptr (Fixture) f = fixture_new ();
   g_autofree char *long_name = g_strnfill (500, 'x');
-  g_autofree char *one
+  g_autofree char *one G_GNUC_UNUSED
       = plug (f, "1-1", "1234", "5678", "bad\033[31m\001name\xff", CLASS_SMART_CARD);
-  g_autofree char *two = plug (f, "1-2", "1234", "5679", long_name, CLASS_SMART_CARD);
+  g_autofree char *two G_GNUC_UNUSED = plug (f, "1-2", "1234", "5679", long_name, CLASS_SMART_CARD);
   g_autoptr (KwScUdev) udev = kw_sc_udev_new (on_event, f);
   g_autofree char *names = list (udev);
 
