@@ -307,7 +307,7 @@ main (int argc, char **argv)
     { "rounds", 'r', 0, G_OPTION_ARG_INT, &rounds, "Interleaved runs, an odd number (5)", "N" },
     { "seconds", 's', 0, G_OPTION_ARG_DOUBLE, &seconds, "Length of one run (1.0)", "S" },
     { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &parts, NULL,
-      "[decrypt] [start] [memory] [leaks] [cards]" },
+      "[decrypt] [start] [memory] [leaks] [cards] [pool]" },
     G_OPTION_ENTRY_NULL,
   };
   g_autoptr (GOptionContext) options
@@ -330,7 +330,9 @@ main (int argc, char **argv)
 #define WANTED(part) (parts == NULL || g_strv_contains ((const char *const *) parts, part))
   if (WANTED ("cards") && !kw_bench_cards () && parts != NULL)
     return EXIT_FAILURE;
-  if (parts != NULL && g_strv_length (parts) == 1 && WANTED ("cards"))
+  if (WANTED ("pool") && !kw_bench_pool () && parts != NULL)
+    return EXIT_FAILURE;
+  if (parts != NULL && g_strv_length (parts) == 1 && (WANTED ("cards") || WANTED ("pool")))
     return EXIT_SUCCESS;
   getrlimit (RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;

@@ -64,4 +64,6 @@ double kw_bench_median (double *values, guint n);
 
 gboolean kw_bench_cards (void);
 
+gboolean kw_bench_pool (void);
+
 G_END_DECLS

@@ -320,6 +320,76 @@ test_storm (Storm *storm, G_GNUC_UNUSED gconstpointer data)
                    kw_test_resident_kib (kw_daemon_rig_get_pid (storm->rig)));
 }
 
+/* A daemon of its own on one card of the rig. */
+static KwDaemonRig *
+start_on_card (Storm *storm, guint card, GTestDBus *dbus)
+{
+  KwDaemonRig *rig = kw_daemon_rig_new (NULL, NULL);
+  g_autofree char *config
+      = g_strdup_printf ("[logger]\nlevel = \"info\"\npath = \"%s/log\"\n"
+                         "[jwt]\nsecret = \"%s\"\n"
+                         "[hsm]\nhsm_model = \"smartcard\"\nhsm_pin = \"%s\"\nhsm_keyid = 0\n"
+                         "[smartcard]\nreaders = [\"%s\"]\n"
+                         "[state]\ndirectory = \"%s/state\"\n"
+                         "[server]\nport = @PORT@\n",
+                         kw_daemon_rig_get_directory (rig), KW_TEST_JWT_SECRET, KW_CARD_RIG_PIN,
+                         kw_card_rig_get_reader (storm->cards, card),
+                         kw_daemon_rig_get_directory (rig));
+
+  kw_daemon_rig_set_environment (rig, "DBUS_SYSTEM_BUS_ADDRESS",
+                                 g_test_dbus_get_bus_address (dbus));
+  kw_daemon_rig_set_environment (rig, "PCSCLITE_CSOCK_NAME",
+                                 kw_card_rig_get_socket_name (storm->cards));
+  kw_daemon_rig_set_config (rig, config);
+  kw_daemon_rig_start (rig);
+  kw_daemon_rig_wait_for_log (rig, "\"copies\":\"1\"");
+  kw_daemon_rig_wait_for_log (rig, "On D-Bus");
+  return rig;
+}
+
+/* What one host encrypts, another with clones of its keys decrypts. */
+static void
+test_two_daemons (Storm *storm, G_GNUC_UNUSED gconstpointer data)
+{
+  GTestDBus *other_dbus = g_test_dbus_new (G_TEST_DBUS_NONE);
+  KwDaemonRig *one, *other;
+  g_autoptr (GDBusConnection) bus = connect_bus (storm);
+  g_autoptr (GDBusConnection) other_bus = NULL;
+  g_autoptr (GVariant) encrypted = NULL;
+  g_autoptr (GVariant) decrypted = NULL;
+  g_autoptr (GVariant) ciphertext = NULL;
+  g_autoptr (GVariant) plaintext = NULL;
+
+  g_test_dbus_up (other_dbus);
+  kw_card_rig_generate_aes (storm->cards, 0, KID, 256, "1011189293", "shared", NULL);
+  kw_card_rig_clone (storm->cards, 0, 1, KID, NULL);
+  one = start_on_card (storm, 0, storm->dbus);
+  other = start_on_card (storm, 1, other_dbus);
+  other_bus = g_dbus_connection_new_for_address_sync (
+      g_test_dbus_get_bus_address (other_dbus),
+      G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT
+          | G_DBUS_CONNECTION_FLAGS_MESSAGE_BUS_CONNECTION,
+      NULL, NULL, NULL);
+  g_dbus_connection_set_exit_on_close (other_bus, FALSE);
+
+  encrypted
+      = call (storm, bus, "Encrypt",
+              g_variant_new ("(@aya{sv})",
+                             g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, "both", 4, 1), NULL),
+              "(aya{sv})");
+  g_assert_nonnull (encrypted);
+  ciphertext = g_variant_get_child_value (encrypted, 0);
+  decrypted = call (storm, other_bus, "Decrypt", g_variant_new ("(@aya{sv})", ciphertext, NULL),
+                    "(aya{sv})");
+  g_assert_nonnull (decrypted);
+  plaintext = g_variant_get_child_value (decrypted, 0);
+  g_assert_cmpmem (g_variant_get_data (plaintext), g_variant_get_size (plaintext), "both", 4);
+  kw_daemon_rig_free (one);
+  kw_daemon_rig_free (other);
+  g_test_dbus_down (other_dbus);
+  g_object_unref (other_dbus);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -332,6 +402,7 @@ main (int argc, char **argv)
       return 0;
     }
   kw_bus_error_register ();
+  g_test_add ("/storm/two-daemons", Storm, NULL, storm_set_up, test_two_daemons, storm_tear_down);
   g_test_add ("/storm/encrypt-and-decrypt", Storm, NULL, storm_set_up, test_storm, storm_tear_down);
   return g_test_run ();
 }
