@@ -19,6 +19,8 @@ gboolean kw_cli_run_genkey (KwCli *cli, char **arguments, GError **error);
 
 gboolean kw_cli_run_install (KwCli *cli, char **arguments, GError **error);
 
+void kw_cli_add_accept_options (KwCli *cli, GOptionContext *context);
+
 gboolean kw_cli_run_keys_accept (KwCli *cli, char **arguments, GError **error);
 
 gboolean kw_cli_run_listslots (KwCli *cli, char **arguments, GError **error);

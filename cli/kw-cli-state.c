@@ -3,6 +3,8 @@
 
 #include "config.h"
 
+#include "kw-bus-names.h"
+#include "kw-cli-bus.h"
 #include "kw-cli-commands.h"
 #include "kw-cli-config.h"
 #include "kw-cli-output.h"
@@ -11,9 +13,12 @@
 #include "kw-pin-guard.h"
 #include "kw-uuid.h"
 
+#include <glib/gi18n.h>
+#include <string.h>
+
 /*
  * device retry and keys accept: acts of the administrator on what the state directory remembers. No token is touched; a
- * running daemon watches the directory and takes it up.
+ * running daemon watches the directory and takes it up. Only which AES key is meant has to be asked of the daemon.
  */
 
 static gboolean
@@ -87,8 +92,53 @@ print_accept (KwCli *cli, const char *uuid, GError **error)
   return kw_cli_output_text (text, error);
 }
 
-gboolean
-kw_cli_run_keys_accept (KwCli *cli, char **arguments, GError **error)
+/* An entry of hsm_keyid, as opposed to the UUID of an RSA key. */
+static gboolean
+is_selector (const char *text)
+{
+  return g_str_has_prefix (text, "label:") || g_str_has_prefix (text, "id:")
+         || (*text != '\0' && strspn (text, "0123456789") == strlen (text));
+}
+
+/* Which AES key is meant can only be said of devices that are there: the daemon knows them. */
+static gboolean
+accept_aes_key (KwCli *cli, const char *id, GError **error)
+{
+  g_autoptr (GDBusConnection) bus = kw_cli_bus_open (cli, error);
+  g_autoptr (GVariant) reply = NULL;
+  g_autofree char *text = NULL;
+  GVariantBuilder options;
+
+  if (bus == NULL)
+    return FALSE;
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  if (cli->fingerprint != NULL)
+    g_variant_builder_add (&options, "{sv}", KW_BUS_OPTION_FINGERPRINT,
+                           g_variant_new_string (cli->fingerprint));
+  reply = kw_cli_bus_call (bus, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "AcceptKey",
+                           g_variant_new ("(sa{sv})", id, &options), "()", error);
+  if (reply == NULL)
+    return FALSE;
+  if (cli->json)
+    return print_accept (cli, id, error);
+  text = g_strdup_printf ("Key %s: the key that was accepted is recorded.\n", id);
+  return kw_cli_output_text (text, error);
+}
+
+void
+kw_cli_add_accept_options (KwCli *cli, GOptionContext *context)
+{
+  const GOptionEntry entries[] = {
+    { "fingerprint", 0, 0, G_OPTION_ARG_STRING, &cli->fingerprint,
+      N_ ("Which AES key is right, where devices disagree"), "HEX" },
+    G_OPTION_ENTRY_NULL,
+  };
+
+  g_option_context_add_main_entries (context, entries, GETTEXT_PACKAGE);
+}
+
+static gboolean
+accept_rsa_key (KwCli *cli, char **arguments, GError **error)
 {
   g_autoptr (GBytes) id = kw_cli_parse_key_id (arguments[0], error);
   g_autoptr (KwConfig) config = id != NULL ? kw_cli_config_load (cli, error) : NULL;
@@ -110,4 +160,11 @@ kw_cli_run_keys_accept (KwCli *cli, char **arguments, GError **error)
       return FALSE;
     }
   return print_accept (cli, uuid, error);
+}
+
+gboolean
+kw_cli_run_keys_accept (KwCli *cli, char **arguments, GError **error)
+{
+  return is_selector (arguments[0]) ? accept_aes_key (cli, arguments[0], error)
+                                    : accept_rsa_key (cli, arguments, error);
 }

@@ -22,6 +22,7 @@ G_BEGIN_DECLS
  * @binary: --binary
  * @kind: (nullable): --kind of keys generate
  * @label: (nullable): --label of keys generate
+ * @fingerprint: (nullable): --fingerprint of keys accept
  * @exit_status: status to end with, where a command has more to say than whether it succeeded; −1 otherwise
  * @notices: (element-type utf8): what to say on standard error once the command succeeded
  *
@@ -44,6 +45,7 @@ typedef struct
   gboolean binary;
   char *kind;
   char *label;
+  char *fingerprint;
   int exit_status;
   GPtrArray *notices;
 } KwCli;

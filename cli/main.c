@@ -43,8 +43,8 @@ static const KwCliCommand commands[] = {
     kw_cli_run_genkey },
   { "install", "", N_ ("Enable and start the service"), 0, 0, NULL, NULL, kw_cli_run_install },
   /* Before “keys”, which they begin with. */
-  { "keys accept", "ID", N_ ("Accept the key that is there now under this id"), 1, 1, NULL, NULL,
-    kw_cli_run_keys_accept },
+  { "keys accept", "ID", N_ ("Accept the key that is there now under this id"), 1, 1, NULL,
+    kw_cli_add_accept_options, kw_cli_run_keys_accept },
   { "keys generate", "", N_ ("Make a key through the daemon"), 0, 0, NULL,
     kw_cli_add_generate_options, kw_cli_run_keys_generate },
   { "keys", "", N_ ("List the keys, and when they were used"), 0, 0, NULL, NULL, kw_cli_run_keys },

@@ -378,7 +378,7 @@ describe_disagreement (const Judgement *judgement, guint row, const char *id)
     }
   return g_strdup_printf (
       "The devices have different keys as key %s: %s; it is not used. Unplug what is wrong, or run: "
-      "keyward keys accept %s FINGERPRINT",
+      "keyward keys accept %s --fingerprint HEX",
       id, text->str, id);
 }
 

@@ -22,7 +22,7 @@ _keyward () {
   # The command is the first word that is neither an option nor the value of one.
   for ((index = 1; index < COMP_CWORD; index++)); do
     case ${COMP_WORDS[index]} in
-      --bus-address | --config | --module | --bits | --output | --token-label | --pin-file | --associated-data | --kind | --label) ((index++)) ;;
+      --bus-address | --config | --module | --bits | --output | --token-label | --pin-file | --associated-data | --fingerprint | --kind | --label) ((index++)) ;;
       -?*) ;;
       *) if [[ -z $command ]]; then command=${COMP_WORDS[index]}; else ((operands++)); fi ;;
     esac
@@ -32,7 +32,7 @@ _keyward () {
     --config | --module | --output | --pin-file) _keyward_files; return ;;
     --bits) _keyward_words 2048 3072 4096; return ;;
     --kind) _keyward_words aes256 rsa2048 rsa3072 rsa4096; return ;;
-    --bus-address | --token-label | --associated-data | --label) return ;;
+    --bus-address | --token-label | --associated-data | --fingerprint | --label) return ;;
   esac
 
   if [[ $cur == -* ]]; then
@@ -40,7 +40,7 @@ _keyward () {
       decrypt) _keyward_words --associated-data "$common" ;;
       encrypt | rewrap) _keyward_words --associated-data --binary "$common" ;;
       genkey) _keyward_words --bits "$common" ;;
-      keys) _keyward_words --kind --label "$common" ;;
+      keys) _keyward_words --fingerprint --kind --label "$common" ;;
       random) _keyward_words --binary "$common" ;;
       setup) _keyward_words --output --token-label --pin-file --force "$common" ;;
       *) _keyward_words "$common" ;;

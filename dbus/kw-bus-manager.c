@@ -357,6 +357,66 @@ check_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gp
                                          g_variant_new ("(@a(ssss))", new_matrix (self, TRUE)));
 }
 
+/* The fingerprint of the key that all devices have now under an id; an error when they do not agree, or none has it. */
+static const char *
+find_present_fingerprint (KwKeyMatrix *matrix, guint row, GError **error)
+{
+  const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, row);
+  const char *found = NULL;
+
+  for (guint j = 0; j < kw_key_matrix_get_n_devices (matrix); j++)
+    {
+      const KwMatrixCell *cell = kw_key_matrix_get_cell (matrix, row, j);
+      const char *fingerprint = cell->key != NULL ? kw_key_get_fingerprint (cell->key) : NULL;
+
+      if (fingerprint == NULL)
+        continue;
+      if (found != NULL && !g_str_equal (found, fingerprint))
+        {
+          g_set_error (
+              error, KW_ERROR, KW_ERROR_AMBIGUOUS,
+              "Devices have different keys under %s: %s and %s; say which fingerprint is right, or unplug the "
+              "device with the wrong one",
+              facts->id, found, fingerprint);
+          return NULL;
+        }
+      found = fingerprint;
+    }
+  if (found == NULL)
+    g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND, "No device has a key under %s",
+                 facts->id);
+  return found;
+}
+
+static gboolean
+accept_key (KwBusManager *self, const char *id, const char *fingerprint, GError **error)
+{
+  KwKeyring *keyring = kw_service_get_keyring (self->service);
+  g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (keyring);
+  g_autoptr (GBytes) key_id = NULL;
+  gboolean known = FALSE;
+
+  for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
+    {
+      const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, i);
+
+      if (!g_str_equal (facts->id, id) || facts->kind != KW_KEY_KIND_AES)
+        continue;
+      if (fingerprint == NULL)
+        fingerprint = find_present_fingerprint (matrix, i, error);
+      return fingerprint != NULL && kw_keyring_accept (keyring, id, fingerprint, error);
+    }
+  /* The public half of an RSA key is recorded anew when it is seen next. */
+  key_id = kw_uuid_to_bytes (id, -1, NULL);
+  if (key_id != NULL && !kw_keyring_forget (keyring, key_id, &known, error))
+    return FALSE;
+  if (!known)
+    g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND,
+                 "There is no key %s: neither in hsm_keyid, nor is an RSA key recorded under it",
+                 id);
+  return known;
+}
+
 static void
 accept_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
 {
@@ -369,9 +429,9 @@ accept_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, g
   g_variant_get (g_dbus_method_invocation_get_parameters (invocation), "(&s@a{sv})", &id, NULL);
   if (!read_options (options, KW_BUS_OPTION_FINGERPRINT, G_VARIANT_TYPE_STRING, &fingerprint,
                      &error)
-      || !kw_keyring_accept (kw_service_get_keyring (self->service), id,
-                             fingerprint != NULL ? g_variant_get_string (fingerprint, NULL) : NULL,
-                             &error))
+      || !accept_key (self, id,
+                      fingerprint != NULL ? g_variant_get_string (fingerprint, NULL) : NULL,
+                      &error))
     return_error (invocation, error);
   else
     g_dbus_method_invocation_return_value (invocation, NULL);

@@ -502,6 +502,30 @@ test_key_acceptance (Fixture *f, G_GNUC_UNUSED gconstpointer data)
   call = g_variant_new ("(sa{sv})", "label:first", &builder);
   assert_call_fails (f, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "AcceptKey", call,
                      KW_ERROR_INVALID_ARGUMENT, "The option fingerprint has the type b, not s");
+  assert_call_fails (
+      f, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "AcceptKey",
+      g_variant_new ("(sa{sv})", "label:other", NULL), KW_ERROR_KEY_NOT_FOUND,
+      "There is no key label:other: neither in hsm_keyid, nor is an RSA key recorded under it");
+  g_variant_builder_init (&builder, G_VARIANT_TYPE_VARDICT);
+  g_variant_builder_add (&builder, "{sv}", "fingerprint", g_variant_new_string ("12"));
+  assert_call_fails (f, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "AcceptKey",
+                     g_variant_new ("(sa{sv})", "label:first", &builder), KW_ERROR_INVALID_ARGUMENT,
+                     "A fingerprint of an AES key is 32 digits in hex");
+}
+
+static void
+test_accept (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (Run) accepted = run (f, "keys accept label:first");
+
+  g_assert_cmpint (accepted->status, ==, 0);
+  g_assert_cmpstr (get_text (accepted), ==,
+                   "Key label:first: the key that was accepted is recorded.\n");
+  assert_failed (
+      f, "keys accept label:none", 1,
+      "There is no key label:none: neither in hsm_keyid, nor is an RSA key recorded under it");
+  assert_failed (f, "keys accept label:first --fingerprint 00", 1,
+                 "A fingerprint of an AES key is 32 digits in hex");
 }
 
 /* Properties are there to be read. */
@@ -676,6 +700,7 @@ main (int argc, char **argv)
   ADD ("bad-input", set_up_with_keys, test_bad_input);
   ADD ("bad-options", set_up, test_bad_options);
   ADD ("key-acceptance", set_up_with_keys, test_key_acceptance);
+  ADD ("accept", set_up_with_keys, test_accept);
   ADD ("properties-are-read-only", set_up, test_properties_are_read_only);
   ADD ("retry", set_up, test_retry);
   ADD ("test", set_up_with_keys, test_test);
