@@ -372,9 +372,8 @@ describe_disagreement (const Judgement *judgement, guint row, const char *id)
       const KwMatrixCell *cell = kw_key_matrix_get_cell (judgement->matrix, row, i);
 
       if (cell->key != NULL && kw_key_get_fingerprint (cell->key) != NULL)
-        g_string_append_printf (text, "%s%s has %.*s", text->len > 0 ? ", " : "",
-                                judgement->devices[i].name, SHOWN_DIGITS,
-                                kw_key_get_fingerprint (cell->key));
+        g_string_append_printf (text, "%s%s has %s", text->len > 0 ? ", " : "",
+                                judgement->devices[i].name, kw_key_get_fingerprint (cell->key));
     }
   return g_strdup_printf (
       "The devices have different keys as key %s: %s; it is not used. Unplug what is wrong, or run: "

@@ -253,10 +253,11 @@ test_disagreement_records_nothing (Fixture *fixture, gconstpointer data G_GNUC_U
   give_good (fixture, 1, "first", FINGERPRINT_B);
   give_good (fixture, 2, "first", FINGERPRINT_B);
   g_assert_false (judge (fixture));
-  assert_key (fixture, "label:first", KW_KEY_STATE_DIFFERENT, 0, FALSE,
-              "The devices have different keys as key label:first: A has 0a0a0a0a0a0a0a0a, B has "
-              "0b0b0b0b0b0b0b0b, C has 0b0b0b0b0b0b0b0b; it is not used. Unplug what is wrong, or "
-              "run: keyward keys accept label:first FINGERPRINT");
+  assert_key (
+      fixture, "label:first", KW_KEY_STATE_DIFFERENT, 0, FALSE,
+      "The devices have different keys as key label:first: A has 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a, B has "
+      "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b, C has 0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b; it is not used. Unplug what is wrong, or "
+      "run: keyward keys accept label:first --fingerprint HEX");
   /* The administrator says which one is right. */
   g_assert_true (kw_keyring_accept (fixture->keyring, "label:first",
                                     "0B0B0B0B0B0B0B0B0B0B0B0B0B0B0B0B", &error));
