@@ -152,6 +152,27 @@ kw_envelope_read_header (GBytes *envelope, KwEnvelopeHeader *out_header, GError 
   return TRUE;
 }
 
+/*
+ * Memory for an envelope. It is no secret; but a large one goes where secrets lie, to pages that were used before, because
+ * fresh ones cost as much as to encrypt into them.
+ */
+static GBytes *
+new_envelope_bytes (gsize size, guint8 **out_memory, GError **error)
+{
+  KwSecret *pages = NULL;
+
+  if (size <= LOCKED_PLAINTEXT_BYTES)
+    {
+      *out_memory = g_malloc (size);
+      return g_bytes_new_take (*out_memory, size);
+    }
+  pages = kw_secret_new_unlocked (size, error);
+  if (pages == NULL)
+    return NULL;
+  *out_memory = kw_secret_get_data (pages);
+  return g_bytes_new_with_free_func (*out_memory, size, (GDestroyNotify) kw_secret_unref, pages);
+}
+
 /**
  * kw_envelope_seal:
  * @header: what stands before the message
@@ -172,7 +193,8 @@ kw_envelope_seal (const KwEnvelopeHeader *header,
                   GError **error)
 {
   g_autoptr (EVP_CIPHER_CTX) context = NULL;
-  g_autofree guint8 *envelope = NULL;
+  g_autoptr (GBytes) bytes = NULL;
+  guint8 *envelope = NULL;
   gsize size = 0;
   int n = 0;
 
@@ -180,11 +202,12 @@ kw_envelope_seal (const KwEnvelopeHeader *header,
   g_return_val_if_fail (kw_secret_get_size (plaintext) <= KW_MAX_PLAINTEXT_BYTES, NULL);
 
   size = kw_secret_get_size (plaintext);
-  envelope = g_try_malloc (size + KW_ENVELOPE_OVERHEAD_BYTES);
+  bytes = new_envelope_bytes (size + KW_ENVELOPE_OVERHEAD_BYTES, &envelope, error);
+  if (bytes == NULL)
+    return NULL;
   context = EVP_CIPHER_CTX_new ();
-  if (envelope != NULL)
-    write_header (header, envelope);
-  if (envelope == NULL || !begin (context, TRUE, data_key, envelope, associated_data)
+  write_header (header, envelope);
+  if (!begin (context, TRUE, data_key, envelope, associated_data)
       || !process (context, kw_secret_get_data (plaintext), size,
                    envelope + KW_ENVELOPE_HEADER_BYTES)
       || EVP_CipherFinal_ex (context, envelope + KW_ENVELOPE_HEADER_BYTES + size, &n) != 1
@@ -195,7 +218,7 @@ kw_envelope_seal (const KwEnvelopeHeader *header,
       g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "The message cannot be encrypted");
       return NULL;
     }
-  return g_bytes_new_take (g_steal_pointer (&envelope), size + KW_ENVELOPE_OVERHEAD_BYTES);
+  return g_steal_pointer (&bytes);
 }
 
 /**
