@@ -188,6 +188,12 @@ check_secret (Check *check)
     kw_cli_report_ok (check->report, "secret", "The JWT secret is strong enough");
 }
 
+static gboolean
+is_smartcard (Check *check)
+{
+  return kw_config_get_hsm (check->config)->model == KW_HSM_MODEL_SMARTCARD;
+}
+
 /* Reads the PIN; says why if that fails. */
 static gboolean
 check_pin_is_readable (Check *check)
@@ -200,16 +206,20 @@ check_pin_is_readable (Check *check)
     kw_cli_report_note (check->report, "pin",
                         "The PIN comes from systemd and cannot be seen from here");
   else
-    report_error (check, "pin", error, "make the file that [pkcs11] pin names");
+    report_error (check, "pin", error,
+                  is_smartcard (check) ? "make the file that [hsm] hsm_pin names"
+                                       : "make the file that [pkcs11] pin names");
   return FALSE;
 }
 
 static void
-check_pin (Check *check, KwToken *token)
+check_pin (Check *check, KwBackend *backend, KwToken *token)
 {
   g_autoptr (KwPinGuard) guard = kw_pin_guard_new (kw_config_get_state_directory (check->config));
   g_autoptr (GError) error = NULL;
   g_autofree char *tries = NULL;
+  g_autofree char *advice = NULL;
+  KwTokenAccess access = { 0 };
   KwPinState state = { 0 };
 
   if (!kw_token_get_pin_state (token, &state, &error))
@@ -232,14 +242,18 @@ check_pin (Check *check, KwToken *token)
     }
   if (!check_pin_is_readable (check))
     return;
-  if (state.protected_path && kw_config_get_pkcs11 (check->config)->pin == NULL)
+  if (!kw_backend_get_access (backend, token, &access))
+    access.pin = kw_config_get_pkcs11 (check->config)->pin;
+  if (state.protected_path && access.pin == NULL)
     {
       kw_cli_report_note (check->report, "pin", "The PIN is typed at the reader");
       return;
     }
-  if (!kw_pin_guard_check (guard, token, &state, kw_config_get_pkcs11 (check->config)->pin, &error))
+  if (!kw_pin_guard_check (guard, token, &state, access.pin, access.pin_name, &error))
     {
-      report_error (check, "pin", error, "set [pkcs11] pin");
+      advice
+          = g_strdup_printf ("set %s", access.pin_name != NULL ? access.pin_name : "[pkcs11] pin");
+      report_error (check, "pin", error, advice);
       return;
     }
   tries = state.tries_left >= 0 ? g_strdup_printf ("; %d tries left", state.tries_left)
@@ -253,28 +267,38 @@ check_pin (Check *check, KwToken *token)
     kw_cli_report_ok (check->report, "pin", "The PIN was not refused so far%s", tries);
 }
 
-static KwToken *
-check_token (Check *check, KwBackend *backend)
+static GPtrArray *
+find_tokens (Check *check, KwBackend *backend)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (GPtrArray) tokens = kw_backend_coldplug (backend, &error);
-  const KwTokenInfo *info = NULL;
+  GPtrArray *tokens = kw_backend_coldplug (backend, &error);
 
   if (tokens == NULL)
-    {
-      kw_cli_report_problem (
-          check->report, "token",
-          g_error_matches (error, KW_ERROR, KW_ERROR_AMBIGUOUS)
-              ? "set [pkcs11] token_label or token_serial to the one that is meant"
-              : "plug it in, or correct [pkcs11] token_label, token_serial, uri or slot; listslots shows "
-                "what is there",
-          "%s", error->message);
-      return NULL;
-    }
-  info = kw_token_get_info (g_ptr_array_index (tokens, 0));
-  kw_cli_report_ok (check->report, "token", "%s, serial number %s, %s, in slot %" G_GUINT64_FORMAT,
-                    info->label, info->serial, info->model, info->slot);
-  return g_object_ref (g_ptr_array_index (tokens, 0));
+    kw_cli_report_problem (
+        check->report, "token",
+        g_error_matches (error, KW_ERROR, KW_ERROR_AMBIGUOUS)
+            ? "set [pkcs11] token_label or token_serial to the one that is meant"
+        : is_smartcard (check)
+            ? "plug a card in; listslots shows what is there"
+            : "plug it in, or correct [pkcs11] token_label, token_serial, uri or slot; listslots shows "
+              "what is there",
+        "%s", error->message);
+  return tokens;
+}
+
+static void
+check_token (Check *check, KwBackend *backend, KwToken *token)
+{
+  const KwTokenInfo *info = kw_token_get_info (token);
+
+  if (is_smartcard (check))
+    kw_cli_report_ok (check->report, "token", "%s, serial number %s, %s, in reader %s", info->label,
+                      info->serial, info->model, info->reader);
+  else
+    kw_cli_report_ok (check->report, "token",
+                      "%s, serial number %s, %s, in slot %" G_GUINT64_FORMAT, info->label,
+                      info->serial, info->model, info->slot);
+  check_pin (check, backend, token);
 }
 
 static void
@@ -283,21 +307,25 @@ check_backend (Check *check, KwBackend *backend)
   const char *module = kw_config_get_pkcs11 (check->config)->module;
   g_autoptr (GError) error = NULL;
   g_autoptr (GPtrArray) slots = kw_backend_list_slots (backend, &error);
-  g_autoptr (KwToken) token = NULL;
+  g_autoptr (GPtrArray) tokens = NULL;
 
   if (slots == NULL && !g_error_matches (error, KW_ERROR, KW_ERROR_NOT_SUPPORTED))
     {
       kw_cli_report_problem (
-          check->report, "module",
-          "see whether the path in [pkcs11] module is right and the package is installed", "%s",
-          error->message);
+          check->report, is_smartcard (check) ? "pcscd" : "module",
+          is_smartcard (check)
+              ? "install and start pcscd: systemctl enable --now pcscd.socket"
+              : "see whether the path in [pkcs11] module is right and the package is installed",
+          "%s", error->message);
       return;
     }
-  if (slots != NULL && check_access (check, "module", module, R_OK))
+  if (slots != NULL && is_smartcard (check))
+    kw_cli_report_ok (check->report, "pcscd", "It answers and has %u readers", slots->len);
+  else if (slots != NULL && check_access (check, "module", module, R_OK))
     kw_cli_report_ok (check->report, "module", "%s works and has %u slots", module, slots->len);
-  token = check_token (check, backend);
-  if (token != NULL)
-    check_pin (check, token);
+  tokens = find_tokens (check, backend);
+  for (guint i = 0; tokens != NULL && i < tokens->len; i++)
+    check_token (check, backend, g_ptr_array_index (tokens, i));
 }
 
 static gboolean
@@ -306,7 +334,7 @@ check_module_is_set (Check *check)
   g_autoptr (GPtrArray) modules = NULL;
   g_autofree char *list = NULL;
 
-  if (kw_config_get_pkcs11 (check->config)->module != NULL)
+  if (is_smartcard (check) || kw_config_get_pkcs11 (check->config)->module != NULL)
     return TRUE;
   modules = kw_cli_find_modules ("/");
   g_ptr_array_add (modules, NULL);

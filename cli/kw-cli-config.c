@@ -164,7 +164,8 @@ kw_cli_config_ensure_module (KwCli *cli, KwConfig *config, gboolean *out_guessed
   g_autoptr (GString) others = g_string_new (NULL);
   const char *module = NULL;
 
-  *out_guessed = kw_config_get_pkcs11 (config)->module == NULL;
+  *out_guessed = kw_config_get_hsm (config)->model != KW_HSM_MODEL_SMARTCARD
+                 && kw_config_get_pkcs11 (config)->module == NULL;
   if (!*out_guessed)
     return TRUE;
   modules = kw_cli_find_modules ("/");

@@ -519,6 +519,7 @@ kw_pin_guard_login_named (KwPinGuard *self,
  * @token: the token
  * @state: what it says of its PIN
  * @pin: (nullable): the configured PIN
+ * @pin_name: (nullable): the setting it stands in, for messages; %NULL = "[pkcs11] pin"
  * @error: where to store the error
  *
  * Tells whether kw_pin_guard_login() would present the PIN, without doing so. Any thread; reads a file.
@@ -530,10 +531,13 @@ kw_pin_guard_check (KwPinGuard *self,
                     KwToken *token,
                     const KwPinState *state,
                     KwSecret *pin,
+                    const char *pin_name,
                     GError **error)
 {
   g_autoptr (GKeyFile) contents = NULL;
-  LoginStep step = { token, state, pin, DEFAULT_PIN_NAME, NULL, KW_PIN_OUTCOME_UNTRIED };
+  LoginStep step = { token, state,
+                     pin,   pin_name != NULL ? pin_name : DEFAULT_PIN_NAME,
+                     NULL,  KW_PIN_OUTCOME_UNTRIED };
   gboolean accepted_before = FALSE;
 
   g_return_val_if_fail (KW_IS_PIN_GUARD (self), FALSE);

@@ -35,6 +35,7 @@ gboolean kw_pin_guard_check (KwPinGuard *self,
                              KwToken *token,
                              const KwPinState *state,
                              KwSecret *pin,
+                             const char *pin_name,
                              GError **error);
 
 gboolean

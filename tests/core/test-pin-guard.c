@@ -98,7 +98,7 @@ assert_check (Fixture *fixture, const char *pin, gint code, const char *message)
   KwSecret *secret = make_pin (pin);
   guint before = kw_fake_token_get_n_calls (fixture->token, KW_FAKE_LOGIN);
   gboolean ok = kw_pin_guard_check (fixture->guard, KW_TOKEN (fixture->token),
-                                    kw_fake_token_get_state (fixture->token), secret, &error);
+                                    kw_fake_token_get_state (fixture->token), secret, NULL, &error);
 
   g_clear_pointer (&secret, kw_secret_unref);
   g_assert_cmpuint (kw_fake_token_get_n_calls (fixture->token, KW_FAKE_LOGIN), ==, before);
@@ -414,7 +414,7 @@ test_damaged_record (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   g_assert_error (error, KW_ERROR, KW_ERROR_FAILED);
   g_clear_error (&error);
   g_assert_false (kw_pin_guard_check (fixture->guard, KW_TOKEN (fixture->token),
-                                      kw_fake_token_get_state (fixture->token), pin, &error));
+                                      kw_fake_token_get_state (fixture->token), pin, NULL, &error));
   g_assert_error (error, KW_ERROR, KW_ERROR_FAILED);
   g_assert_cmpuint (n_logins (fixture), ==, 0);
 }

@@ -345,6 +345,37 @@ test_roll_out (Fixture *f, G_GNUC_UNUSED gconstpointer data)
   assert_decrypts (f, moved);
 }
 
+/* keyward check looks at cards as it does at tokens of a module. */
+static void
+test_check (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *config
+      = g_build_filename (kw_daemon_rig_get_directory (f->rig), "check.toml", NULL);
+  g_autofree char *text
+      = g_strdup_printf ("[server]\nport = %u\n[jwt]\nsecret = \"%s\"\n"
+                         "[hsm]\nhsm_model = \"smartcard\"\nhsm_pin = \"%s\"\nhsm_keyid = 0\n"
+                         "[state]\ndirectory = \"%s\"\n",
+                         kw_test_find_free_port (), KW_TEST_JWT_SECRET, KW_CARD_RIG_PIN,
+                         kw_daemon_rig_get_directory (f->rig));
+  g_autofree char *output = NULL;
+
+  g_assert_true (g_file_set_contents_full (config, text, -1, G_FILE_SET_CONTENTS_NONE, 0600, NULL));
+  kw_card_rig_set_environment (f->cards, "KEYWARD_PLUGIN_PATH", KW_TEST_PLUGIN_PATH);
+  kw_card_rig_run (f->cards, &output, KW_TEST_KEYWARD, "--config", config, "check", NULL);
+  g_test_message ("%s", output);
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autofree char *line = g_strdup_printf ("serial number %s, SmartCard-HSM",
+                                               kw_card_rig_get_serial (f->cards, i));
+
+      g_assert_nonnull (strstr (output, line));
+    }
+  g_assert_nonnull (strstr (output, "ok       pcscd          It answers and has"));
+  g_assert_nonnull (
+      strstr (output, "ok       pin            The PIN was not refused so far; 3 tries left"));
+  g_assert_null (strstr (output, "problem  module"));
+}
+
 int
 main (int argc, char **argv)
 {
@@ -363,5 +394,6 @@ main (int argc, char **argv)
   ADD ("missing", test_missing);
   ADD ("weak", test_weak);
   ADD ("roll-out", test_roll_out);
+  ADD ("check", test_check);
   return g_test_run ();
 }
