@@ -457,6 +457,68 @@ test_delay (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   assert_frame (reader, "80580000 000000", "CC00CC05CC069000");
 }
 
+/* What a frozen card has computed does not go out, or into the trace, until it is thawed; nor ever, when it is pulled out. */
+static void
+test_freeze_while_busy (Reader *reader, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *path = get_path (reader, "trace");
+  g_autofree char *option = g_strconcat ("--trace=", path, NULL);
+  const char *const options[] = { option, "--delay-ms=50", NULL };
+  g_autofree char *content = NULL;
+  g_autofree char *answer = NULL;
+
+  start_card (reader, options);
+  assert_frame (reader, INITIALIZE, "9000");
+  assert_frame (reader, CARD_TEST_LOGIN, "9000");
+  send_frame (reader, "804805B2");
+  assert_order (reader, "freeze\n", "ok");
+  assert_silent (reader);
+  assert_order (reader, "thaw\n", "ok");
+  answer = receive_frame (reader);
+  g_assert_cmpstr (answer, ==, "9000");
+
+  /* Thawed before it is ready, it answers in its time. */
+  assert_order (reader, "delay 300\n", "ok");
+  send_frame (reader, "804806B2");
+  assert_order (reader, "freeze\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
+  assert_silent (reader);
+  g_clear_pointer (&answer, g_free);
+  answer = receive_frame (reader);
+  g_assert_cmpstr (answer, ==, "9000");
+
+  assert_order (reader, "delay 50\n", "ok");
+  send_frame (reader, "804807B2");
+  assert_order (reader, "freeze\n", "ok");
+  assert_silent (reader);
+  assert_order (reader, "eject\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
+  g_assert_true (g_file_get_contents (path, &content, NULL, NULL));
+  g_assert_true (g_str_has_suffix (content,
+                                   "> 804805B2\n# frozen\n# thawed\n< 9000\n"
+                                   "> 804806B2\n# frozen\n# thawed\n< 9000\n"
+                                   "> 804807B2\n# frozen\n# out\n# thawed\n"));
+}
+
+/* To thaw a card that is not frozen does nothing. */
+static void
+test_thaw_too_early (Reader *reader, G_GNUC_UNUSED gconstpointer data)
+{
+  static const char *const options[] = { "--freeze-after=1", NULL };
+  g_autofree char *answer = NULL;
+
+  start_card (reader, options);
+  assert_order (reader, "thaw\n", "ok");
+  assert_frame (reader, "00200081", "6A88");
+  assert_order (reader, "thaw\n", "ok");
+  send_frame (reader, "00200081");
+  assert_silent (reader);
+  assert_order (reader, "thaw\n", "ok");
+  answer = receive_frame (reader);
+  g_assert_cmpstr (answer, ==, "6A88");
+  assert_frame (reader, "00200081", "6A88");
+}
+
 static void
 test_comes_back (Reader *reader, G_GNUC_UNUSED gconstpointer data)
 {
@@ -478,6 +540,7 @@ test_trace (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   g_autofree char *option = g_strconcat ("--trace=", path, NULL);
   const char *const options[]
       = { option, "--version=3.1", "--atr=3B8E80018031815448534D3173802140810718", NULL };
+  g_autofree char *challenge = NULL;
   g_autofree char *content = NULL;
 
   start_card (reader, options);
@@ -489,11 +552,19 @@ test_trace (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   assert_frame (reader, CARD_TEST_LOGIN, "9000");
   send_frame (reader, "02");
   assert_frame (reader, "00200081", "63C3");
+  send_frame (reader, "0084000004");
+  challenge = receive_frame (reader);
+  g_assert_cmpuint (strlen (challenge), ==, 12);
+  assert_order (reader, "freeze\n", "ok");
+  assert_order (reader, "freeze\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
   g_assert_true (g_file_get_contents (path, &content, NULL, NULL));
   g_assert_cmpstr (content, ==,
                    "> 00A404000BE82B0601040181C31F020100\n< 6F0A820178850500000303019000\n"
                    "> 8050000019800200018106************8208****************910103\n< 9000\n"
-                   "> 0020008106************\n< 9000\n# reset\n> 00200081\n< 63C3\n");
+                   "> 0020008106************\n< 9000\n# reset\n> 00200081\n< 63C3\n"
+                   "> 0084000004\n< ********9000\n# frozen\n# thawed\n");
   g_assert_null (strstr (content, CARD_TEST_PIN_HEX));
 }
 
@@ -769,6 +840,8 @@ main (int argc, char **argv)
   ADD ("control", test_control);
   ADD ("faults", test_faults);
   ADD ("delay", test_delay);
+  ADD ("freeze-while-busy", test_freeze_while_busy);
+  ADD ("thaw-too-early", test_thaw_too_early);
   ADD ("comes-back", test_comes_back);
   ADD ("trace", test_trace);
   ADD ("bad-options", test_bad_options);
