@@ -16,6 +16,7 @@ typedef enum
   START_BLANK,
   START_LOGGED_OUT,
   START_LOGGED_IN,
+  START_LARGE, /* logged in, with a file that fills an answer */
   N_STARTS,
 } Start;
 
@@ -30,8 +31,26 @@ give_rsa_key (G_GNUC_UNUSED guint bits, G_GNUC_UNUSED gpointer user_data)
   return card_key_new_rsa_from_pair (rsa_key->pair);
 }
 
-static const CardOptions options
+static const CardOptions small
     = { .version_major = 3, .version_minor = 5, .memory = 8 * 1024, .rsa_source = give_rsa_key };
+static const CardOptions large
+    = { .version_major = 3, .version_minor = 5, .memory = 192 * 1024, .rsa_source = give_rsa_key };
+
+static const CardOptions *
+get_options (Start start)
+{
+  return start == START_LARGE ? &large : &small;
+}
+
+static void
+write_large_file (Card *card)
+{
+  guint8 data[CARD_TEST_MAX_DATA] = { 0x54, 0x02, 0x00, 0x00, 0x53, 0x82, 0xFF, 0xF7 };
+  g_autoptr (GBytes) write = card_test_make_apdu ("00D7C901", data, sizeof data, "");
+
+  g_bytes_unref (card_test_send_bytes (card, write, 0x9000));
+  card_test_expect (card, "00D7C901 0C 5402FFF7 5306 010203040506", 0x9000);
+}
 
 /* A card with a key of each kind, a description and data, as bytes that each input begins with. */
 static GBytes *
@@ -43,7 +62,7 @@ make_state (Start start)
 
   if (start == START_BLANK)
     {
-      card = card_new (&options);
+      card = card_new (&small);
       return card_dup_state (card);
     }
   card = card_test_new (2);
@@ -54,6 +73,8 @@ make_state (Start start)
   card_test_expect (card, "00480FB2 06 910410111892", 0x9000);
   card_test_expect (card, "00D7C401 09 54020000 5303 010203", 0x9000);
   card_test_expect (card, "00D7CD01 09 54020000 5303 010203", 0x9000);
+  if (start == START_LARGE)
+    write_large_file (card);
   state = card_dup_state (card);
   return state;
 }
@@ -74,7 +95,7 @@ run_command (Card *card, const guint8 *apdu, gsize size)
   gboolean changed = card_take_change (card);
   guint8 status;
 
-  g_assert (answer_size >= 2);
+  g_assert (answer_size >= CARD_STATUS_SIZE && answer_size <= CARD_MAX_RESPONSE);
   status = bytes[answer_size - 2];
   g_assert (status >= 0x60 && (status & 0xF0) != 0x70);
   if (changed && status != 0x90)
@@ -101,9 +122,9 @@ LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
     return 0;
 
   start = data[0] % N_STARTS;
-  card = card_new_from_state (&options, states[start], NULL);
+  card = card_new_from_state (get_options (start), states[start], NULL);
   g_assert (card);
-  if (start == START_LOGGED_IN)
+  if (start == START_LOGGED_IN || start == START_LARGE)
     card_test_expect (card, CARD_TEST_LOGIN, 0x9000);
   data++;
   size--;
@@ -122,7 +143,7 @@ LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
 
   /* What is kept can be read back, and is the same. */
   state = card_dup_state (card);
-  copy = card_new_from_state (&options, state, NULL);
+  copy = card_new_from_state (get_options (start), state, NULL);
   g_assert (copy);
   state_of_copy = card_dup_state (copy);
   g_assert (g_bytes_equal (state, state_of_copy));

@@ -24,7 +24,7 @@ else
 fi
 
 log=$work/log
-if "$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=4096 -max_len=8192 \
+if "$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=4096 -max_len=70000 \
   -artifact_prefix="$artifacts" -print_final_stats=1 "$work/corpus" >"$log" 2>&1 </dev/null; then
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   if [[ ${runs:-0} -gt 0 ]]; then

@@ -11,6 +11,9 @@ G_BEGIN_DECLS
 /** CARD_MAX_RESPONSE: longest answer in bytes, with the status word: what a frame of vpcd can carry */
 #define CARD_MAX_RESPONSE 65535
 
+/** CARD_STATUS_SIZE: bytes of a status word */
+#define CARD_STATUS_SIZE 2
+
 /** CARD_MAX_SHORT_LE, CARD_MAX_EXTENDED_LE: what Le 00 and Le 0000 stand for, in bytes (ISO/IEC 7816-4, 5.1) */
 #define CARD_MAX_SHORT_LE 256
 #define CARD_MAX_EXTENDED_LE 65536

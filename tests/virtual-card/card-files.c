@@ -26,9 +26,6 @@
 
 #define PLATFORM_OTHER 0x03 /* neither a JCOP nor a demonstration card */
 
-/* Largest file: its end can still be named by an offset. */
-#define MAX_FILE_SIZE G_MAXUINT16
-
 static const guint8 application_id[]
     = { 0xE8, 0x2B, 0x06, 0x01, 0x04, 0x01, 0x81, 0xC3, 0x1F, 0x02, 0x01 };
 
@@ -223,7 +220,7 @@ card_command_update (Card *self, const CardApdu *apdu, G_GNUC_UNUSED CardAnswer 
   if (offset > old_size)
     return CARD_SW_WRONG_OFFSET;
   size = MAX (old_size, offset + content.size);
-  if (size > MAX_FILE_SIZE
+  if (size > CARD_MAX_FILE_SIZE
       || !card_has_memory_for (self, size + (file ? 0 : CARD_FILE_OVERHEAD), old_size))
     return CARD_SW_MEMORY_FULL;
 

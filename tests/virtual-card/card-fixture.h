@@ -10,6 +10,9 @@ G_BEGIN_DECLS
 #define CARD_TEST_PIN_HEX "363438323139"
 #define CARD_TEST_SO_PIN_HEX "3537363231383830"
 
+/* Most data that a command can carry, in bytes. */
+#define CARD_TEST_MAX_DATA 65535
+
 /* A command that logs in with CARD_TEST_PIN. */
 #define CARD_TEST_LOGIN "0020008106" CARD_TEST_PIN_HEX
 

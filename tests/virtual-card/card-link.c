@@ -245,6 +245,8 @@ card_link_send (CardLink *self, GBytes *payload)
   struct msghdr message = { .msg_iov = pieces, .msg_iovlen = G_N_ELEMENTS (pieces) };
   gssize sent;
 
+  if (size > G_MAXUINT16)
+    g_error ("an answer of %" G_GSIZE_FORMAT " bytes does not fit into a frame", size);
   if (!self->waits_for_answer)
     return;
   do

@@ -39,6 +39,9 @@ G_BEGIN_DECLS
 /** CARD_FILE_OVERHEAD: what a file takes of the memory beside its bytes */
 #define CARD_FILE_OVERHEAD 8
 
+/** CARD_MAX_FILE_SIZE: largest file, in bytes: its end can be named by an offset, and one answer can hold it */
+#define CARD_MAX_FILE_SIZE (CARD_MAX_RESPONSE - CARD_STATUS_SIZE)
+
 /** CARD_NO_FILE: no current file */
 #define CARD_NO_FILE (-1)
 

@@ -380,7 +380,7 @@ read_file (Reader *reader, Card *self)
 {
   guint16 id = (guint16) read_number (reader, 8, G_MAXUINT16);
   gsize size;
-  const guint8 *content = read_run (reader, G_MAXUINT16, &size);
+  const guint8 *content = read_run (reader, CARD_MAX_FILE_SIZE, &size);
   GByteArray *array;
 
   if (!content || id <= reader->last_id)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -24,25 +25,77 @@ set_errno_error (GError **error, const char *what, const char *path, int saved_e
                path, g_strerror (saved_errno));
 }
 
+/* A file has one lock and one place for its new content, whatever links lead to it: so those are made from its true path. */
+static char *
+resolve (const char *path, GError **error)
+{
+  g_autofree char *directory = g_path_get_dirname (path);
+  g_autofree char *name = g_path_get_basename (path);
+  char *real_path = realpath (path, NULL);
+  char *real_directory;
+  char *resolved;
+  GStatBuf status;
+
+  if (!real_path && errno == ENOENT && g_lstat (path, &status) != 0)
+    {
+      real_directory = realpath (directory, NULL);
+      if (!real_directory)
+        {
+          set_errno_error (error, "open the folder", directory, errno);
+          return NULL;
+        }
+      resolved = g_build_filename (real_directory, name, NULL);
+      free (real_directory);
+      return resolved;
+    }
+  if (!real_path || g_stat (real_path, &status) != 0)
+    {
+      set_errno_error (error, "find", path, errno);
+      free (real_path);
+      return NULL;
+    }
+  resolved = g_strdup (real_path);
+  free (real_path);
+  if (!S_ISREG (status.st_mode))
+    {
+      g_set_error (error, G_IO_ERROR, G_IO_ERROR_NOT_REGULAR_FILE, "%s is no regular file", path);
+      g_clear_pointer (&resolved, g_free);
+    }
+  else if (status.st_nlink > 1)
+    {
+      g_set_error (error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                   "%s has %u names (hard links), so another card could have it as well; give each "
+                   "card a file of its own",
+                   path, (guint) status.st_nlink);
+      g_clear_pointer (&resolved, g_free);
+    }
+  return resolved;
+}
+
 /**
  * card_store_new:
  * @path: the state file; need not be there yet
  * @error: return location for a #GError
  *
- * Takes a state file for this program, by a lock on PATH.lock.
+ * Takes a state file for this program, by a lock on PATH.lock, PATH being where it really is.
  *
- * Returns: (transfer full): the store; %NULL when its folder is missing or another program has it
+ * Returns: (transfer full): the store; %NULL when its folder is missing, it has several names, or another program has it
  */
 CardStore *
 card_store_new (const char *path, GError **error)
 {
   g_autoptr (CardStore) self = g_new0 (CardStore, 1);
-  g_autofree char *directory = g_path_get_dirname (path);
-  g_autofree char *lock_path = g_strconcat (path, ".lock", NULL);
+  g_autofree char *directory = NULL;
+  g_autofree char *lock_path = NULL;
 
-  self->path = g_strdup (path);
-  self->new_path = g_strconcat (path, ".new", NULL);
   self->lock_fd = -1;
+  self->directory_fd = -1;
+  self->path = resolve (path, error);
+  if (!self->path)
+    return NULL;
+  directory = g_path_get_dirname (self->path);
+  lock_path = g_strconcat (self->path, ".lock", NULL);
+  self->new_path = g_strconcat (self->path, ".new", NULL);
   self->directory_fd = g_open (directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   if (self->directory_fd < 0)
     {
@@ -91,14 +144,16 @@ card_store_load (CardStore *self, GBytes **out_state, GError **error)
   char *content;
   gsize size;
 
-  *out_state = NULL;
   if (g_file_get_contents (self->path, &content, &size, &local_error))
     {
       *out_state = g_bytes_new_take (content, size);
       return TRUE;
     }
   if (g_error_matches (local_error, G_FILE_ERROR, G_FILE_ERROR_NOENT))
-    return TRUE;
+    {
+      *out_state = NULL;
+      return TRUE;
+    }
   g_propagate_error (error, g_steal_pointer (&local_error));
   return FALSE;
 }

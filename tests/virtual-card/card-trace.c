@@ -15,14 +15,16 @@
 #define INS_RESET_RETRY_COUNTER 0x2C
 #define INS_INITIALIZE 0x50
 #define INS_DKEK 0x52
-
-#define TAG_PIN 0x81
-#define TAG_SO_PIN 0x82
+#define INS_GET_CHALLENGE 0x84
 
 struct _CardTrace
 {
   FILE *file;
+  gboolean answer_is_secret; /* the one to the last command */
 };
+
+/* What INITIALIZE may show: options, limits, and numbers of shares, of keys that authenticate, and of key domains. */
+static const guint16 shown_tags[] = { 0x80, 0x91, 0x92, 0x93, 0x97 };
 
 /**
  * card_trace_new:
@@ -69,6 +71,17 @@ append_hex (GString *text, const guint8 *bytes, gsize size, gboolean masked)
     }
 }
 
+static gboolean
+is_shown (guint16 tag)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (shown_tags); i++)
+    {
+      if (shown_tags[i] == tag)
+        return TRUE;
+    }
+  return FALSE;
+}
+
 /* PINs stand between other elements there. What cannot be taken apart is masked as a whole. */
 static void
 append_initialize (GString *text, const guint8 *data, gsize size)
@@ -79,7 +92,7 @@ append_initialize (GString *text, const guint8 *data, gsize size)
   while (card_tlv_next (&reader, &tlv))
     {
       append_hex (text, tlv.whole, tlv.whole_size - tlv.size, FALSE);
-      append_hex (text, tlv.value, tlv.size, tlv.tag == TAG_PIN || tlv.tag == TAG_SO_PIN);
+      append_hex (text, tlv.value, tlv.size, !is_shown (tlv.tag));
     }
   append_hex (text, reader.bytes, reader.size, TRUE);
 }
@@ -128,15 +141,27 @@ card_trace_command (CardTrace *self, const guint8 *apdu, gsize size)
 {
   g_autofree char *text = card_trace_format_command (apdu, size);
 
+  self->answer_is_secret = size > 1 && apdu[1] == INS_GET_CHALLENGE;
   fprintf (self->file, "> %s\n", text);
 }
 
+/**
+ * card_trace_answer:
+ * @self: the log
+ * @response: the answer to the last command
+ *
+ * Logs an answer. Of a challenge only the status word is shown: hosts make shares of a DKEK, and their salts, from challenges.
+ */
 void
 card_trace_answer (CardTrace *self, GBytes *response)
 {
   g_autoptr (GString) text = g_string_new (NULL);
+  gsize size;
+  const guint8 *bytes = g_bytes_get_data (response, &size);
+  gsize data_size = size - MIN (size, CARD_STATUS_SIZE);
 
-  append_hex (text, g_bytes_get_data (response, NULL), g_bytes_get_size (response), FALSE);
+  append_hex (text, bytes, data_size, self->answer_is_secret);
+  append_hex (text, bytes + data_size, size - data_size, FALSE);
   fprintf (self->file, "< %s\n", text->str);
 }
 

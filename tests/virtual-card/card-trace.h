@@ -5,7 +5,7 @@
 
 G_BEGIN_DECLS
 
-/** CARD_TRACE_MASK: what stands in a trace for each byte of a PIN or of a share of a DKEK */
+/** CARD_TRACE_MASK: what stands in a trace for each byte of a PIN, of a share of a DKEK, or of a challenge */
 #define CARD_TRACE_MASK "**"
 
 /**

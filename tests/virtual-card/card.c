@@ -297,24 +297,27 @@ dispatch (Card *self, const CardApdu *apdu, CardAnswer *answer)
  *
  * Does what a command says. Commands that are refused change nothing but the counters of PINs.
  *
- * Returns: (transfer full): data, if there is any, and the status word
+ * Returns: (transfer full): data, if there is any, and the status word: %CARD_MAX_RESPONSE bytes at most
  */
 GBytes *
 card_process (Card *self, const guint8 *bytes, gsize size)
 {
   CardAnswer answer = { .data = g_byte_array_new () };
   CardApdu apdu;
+  gsize max_size;
   guint status;
-  guint8 trailer[2];
+  guint8 trailer[CARD_STATUS_SIZE];
 
   if (card_apdu_parse (bytes, size, &apdu))
     {
       status = dispatch (self, &apdu, &answer);
-      if (answer.data->len > apdu.max_response)
+      /* The longest Le asks for more than a frame of the reader can carry. */
+      max_size = MIN (apdu.max_response, CARD_MAX_RESPONSE - sizeof trailer);
+      if (answer.data->len > max_size)
         {
           if (!answer.may_be_cut)
-            g_error ("command %02X answered more than it was asked for", apdu.ins);
-          g_byte_array_set_size (answer.data, (guint) apdu.max_response);
+            g_error ("command %02X answered more than it may", apdu.ins);
+          g_byte_array_set_size (answer.data, (guint) max_size);
         }
       /* Of errors in libcrypto the status word tells enough. */
       ERR_clear_error ();

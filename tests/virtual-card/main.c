@@ -75,14 +75,32 @@ eject (Program *program)
   trace_event (program, "out");
 }
 
+/* The trace has an answer when it goes out, and so none that was lost with the card. */
+static void
+send_answer (Program *program, GBytes *answer)
+{
+  if (program->trace)
+    card_trace_answer (program->trace, answer);
+  card_link_send (program->link, answer);
+}
+
+static void
+send_late_answer (Program *program)
+{
+  g_autoptr (GBytes) answer = g_steal_pointer (&program->late_answer);
+
+  send_answer (program, answer);
+}
+
+/* A frozen card keeps its answer until it is thawed. */
 static gboolean
 on_late (gpointer user_data)
 {
   Program *program = user_data;
-  g_autoptr (GBytes) answer = g_steal_pointer (&program->late_answer);
 
   program->late_id = 0;
-  card_link_send (program->link, answer);
+  if (!program->frozen)
+    send_late_answer (program);
   return G_SOURCE_REMOVE;
 }
 
@@ -144,13 +162,11 @@ run_command (Program *program, const guint8 *apdu, gsize size)
 
       answer = card_faults_corrupt (sound);
     }
-  if (program->trace)
-    card_trace_answer (program->trace, answer);
 
   spent_ms = (guint) ((g_get_monotonic_time () - begin_usec) / 1000);
   if (delay_ms <= spent_ms)
     {
-      card_link_send (program->link, answer);
+      send_answer (program, answer);
       return;
     }
   program->late_answer = g_steal_pointer (&answer);
@@ -185,14 +201,23 @@ run_frame (Program *program, const guint8 *frame, gsize size)
 }
 
 static void
+freeze (Program *program)
+{
+  if (program->frozen)
+    return;
+  program->frozen = TRUE;
+  trace_event (program, "frozen");
+}
+
+static void
 on_frame (G_GNUC_UNUSED CardLink *link, const guint8 *frame, gsize size, gpointer user_data)
 {
   Program *program = user_data;
 
   if (size > 1 && !program->frozen && card_faults_count_down (&program->faults->freeze_after))
     {
-      program->frozen = TRUE;
-      trace_event (program, "frozen");
+      program->faults->freeze_after = CARD_NEVER;
+      freeze (program);
     }
   if (program->frozen)
     program->held_frame = g_bytes_new (frame, size);
@@ -203,11 +228,15 @@ on_frame (G_GNUC_UNUSED CardLink *link, const guint8 *frame, gsize size, gpointe
 static void
 thaw (Program *program)
 {
-  g_autoptr (GBytes) frame = g_steal_pointer (&program->held_frame);
+  g_autoptr (GBytes) frame = NULL;
 
+  if (!program->frozen)
+    return;
   program->frozen = FALSE;
-  program->faults->freeze_after = CARD_NEVER;
   trace_event (program, "thawed");
+  if (program->late_answer && program->late_id == 0)
+    send_late_answer (program);
+  frame = g_steal_pointer (&program->held_frame);
   if (frame)
     run_frame (program, g_bytes_get_data (frame, NULL), g_bytes_get_size (frame));
 }
@@ -281,7 +310,7 @@ run_order (Program *program, const char *name, const char *value, GError **error
   else if (g_str_equal (name, "insert"))
     card_link_insert (program->link);
   else if (g_str_equal (name, "freeze"))
-    program->frozen = TRUE;
+    freeze (program);
   else if (g_str_equal (name, "thaw"))
     thaw (program);
   else if (g_str_equal (name, "quit"))
@@ -402,7 +431,7 @@ static const GOptionEntry entries[] = {
     "Take RSA keys from DIR/rsa-BITS-*.pem as long as there are any; a file is removed when taken",
     "DIR" },
   { "trace", 0, 0, G_OPTION_ARG_FILENAME, &option_trace,
-    "Log commands and answers to FILE, with PINs and shares masked", "FILE" },
+    "Log commands and answers to FILE, with PINs, shares and challenges masked", "FILE" },
   { "delay-ms", 0, 0, G_OPTION_ARG_STRING, &option_delay,
     "Let cryptographic commands take MS milliseconds at least", "MS" },
   { "realistic", 0, 0, G_OPTION_ARG_NONE, &option_realistic,

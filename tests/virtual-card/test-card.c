@@ -582,6 +582,37 @@ test_files (void)
   card_test_expect (card, "00B00000 00", 0x6986);
 }
 
+/* The largest file is read in one answer, which then is as long as a frame of the reader can be. */
+static void
+test_largest_file (void)
+{
+  const CardOptions options = { .serial = CARD_TEST_SERIAL, .version_major = 3, .memory = 1 << 20 };
+  const gsize head_size = 8;
+  g_autoptr (Card) card = card_new (&options);
+  g_autofree guint8 *data = g_malloc0 (CARD_TEST_MAX_DATA);
+  g_autoptr (GBytes) write = NULL;
+  g_autoptr (GBytes) content = NULL;
+
+  card_test_expect (card,
+                    "80500000 19 80020001 8106" CARD_TEST_PIN_HEX "8208" CARD_TEST_SO_PIN_HEX
+                    "910103",
+                    0x9000);
+  card_test_expect (card, CARD_TEST_LOGIN, 0x9000);
+  memcpy (data, "\x54\x02\x00\x00\x53\x82\xFF\xF7", head_size);
+  memset (data + head_size, 0xAB, CARD_TEST_MAX_DATA - head_size);
+  write = card_test_make_apdu ("00D7C901", data, CARD_TEST_MAX_DATA, "");
+  g_bytes_unref (card_test_send_bytes (card, write, 0x9000));
+  card_test_expect (card, "00D7C901 0D 5402FFF7 5307 01020304050607", 0x6A84);
+  card_test_expect (card, "00D7C901 0C 5402FFF7 5306 010203040506", 0x9000);
+  card_test_expect (card, "00D7C901 07 5402FFFD 530100", 0x6A84);
+
+  content = card_test_send (card, "00B1C901 000004 54020000 0000", 0x6282);
+  g_assert_cmpuint (g_bytes_get_size (content), ==, CARD_MAX_RESPONSE - CARD_STATUS_SIZE);
+  g_clear_pointer (&content, g_bytes_unref);
+  content = card_test_send (card, "00B1C901 000004 54020000 FFFD", 0x9000);
+  g_assert_cmpuint (g_bytes_get_size (content), ==, CARD_MAX_RESPONSE - CARD_STATUS_SIZE);
+}
+
 /* A deleted file is not the current one any more; a key is no file. */
 static void
 test_current_file (void)
@@ -1299,6 +1330,7 @@ main (int argc, char **argv)
   ADD ("permitted-algorithms", test_permitted_algorithms);
   ADD ("use-counter", test_use_counter);
   ADD ("files", test_files);
+  ADD ("largest-file", test_largest_file);
   ADD ("current-file", test_current_file);
   ADD ("enumerate", test_enumerate);
   ADD ("protected-data", test_protected_data);

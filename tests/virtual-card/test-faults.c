@@ -172,6 +172,12 @@ test_trace_masks (void)
                  "8106************"
                  "8208****************"
                  "910103");
+  /* There, only what is known to be no secret is shown. */
+  assert_traced ("805000000E 93020101 970101 95020102 9801FF",
+                 "805000000E93020101"
+                 "970101"
+                 "9502****"
+                 "9801**");
   assert_traced ("8052000000", "8052000000");
   assert_traced ("8052000002 ABCD 00", "8052000002****00");
   /* What cannot be taken apart is masked from where secrets may begin. */
@@ -192,13 +198,23 @@ test_trace_file (void)
   g_autoptr (GError) error = NULL;
   g_autoptr (CardTrace) trace = card_trace_new (path, &error);
   g_autoptr (GBytes) answer = card_test_parse_hex ("0102 9000");
+  g_autoptr (GBytes) refusal = card_test_parse_hex ("6700");
+  static const guint8 challenge[] = { 0x00, 0x84, 0x00, 0x00, 0x02 };
 
   g_assert_no_error (error);
   card_trace_command (trace, sign_2048, sizeof sign_2048);
   card_trace_answer (trace, answer);
   card_trace_event (trace, "reset");
+  card_trace_command (trace, challenge, sizeof challenge);
+  card_trace_answer (trace, answer);
+  card_trace_command (trace, challenge, sizeof challenge);
+  card_trace_answer (trace, refusal);
+  card_trace_command (trace, sign_2048, sizeof sign_2048);
+  card_trace_answer (trace, answer);
   g_assert_true (g_file_get_contents (path, &content, NULL, NULL));
-  g_assert_cmpstr (content, ==, "> 80680120\n< 01029000\n# reset\n");
+  g_assert_cmpstr (content, ==,
+                   "> 80680120\n< 01029000\n# reset\n"
+                   "> 0084000002\n< ****9000\n> 0084000002\n< 6700\n> 80680120\n< 01029000\n");
 
   g_assert_null (card_trace_new (missing, &error));
   wanted = g_strdup_printf ("cannot write %s: No such file or directory", missing);

@@ -457,6 +457,70 @@ test_delay (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   assert_frame (reader, "80580000 000000", "CC00CC05CC069000");
 }
 
+/* What a frozen card has computed does not go out, or into the trace, until it is thawed; nor ever, when it is pulled out. */
+static void
+test_freeze_while_busy (Reader *reader, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *path = get_path (reader, "trace");
+  g_autofree char *option = g_strconcat ("--trace=", path, NULL);
+  const char *const options[] = { option, "--delay-ms=400", NULL };
+  g_autofree char *content = NULL;
+  g_autofree char *answer = NULL;
+
+  start_card (reader, options);
+  assert_frame (reader, INITIALIZE, "9000");
+  assert_frame (reader, CARD_TEST_LOGIN, "9000");
+  send_frame (reader, "804805B2");
+  assert_order (reader, "freeze\n", "ok");
+  for (guint i = 0; i < 4; i++)
+    assert_silent (reader);
+  assert_order (reader, "thaw\n", "ok");
+  answer = receive_frame (reader);
+  g_assert_cmpstr (answer, ==, "9000");
+
+  /* Thawed before it is ready, it answers in its time. */
+  assert_order (reader, "delay 1000\n", "ok");
+  send_frame (reader, "804806B2");
+  assert_order (reader, "freeze\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
+  assert_silent (reader);
+  g_clear_pointer (&answer, g_free);
+  answer = receive_frame (reader);
+  g_assert_cmpstr (answer, ==, "9000");
+
+  assert_order (reader, "delay 400\n", "ok");
+  send_frame (reader, "804807B2");
+  assert_order (reader, "freeze\n", "ok");
+  for (guint i = 0; i < 4; i++)
+    assert_silent (reader);
+  assert_order (reader, "eject\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
+  g_assert_true (g_file_get_contents (path, &content, NULL, NULL));
+  g_assert_true (g_str_has_suffix (content,
+                                   "> 804805B2\n# frozen\n# thawed\n< 9000\n"
+                                   "> 804806B2\n# frozen\n# thawed\n< 9000\n"
+                                   "> 804807B2\n# frozen\n# out\n# thawed\n"));
+}
+
+/* To thaw a card that is not frozen does nothing. */
+static void
+test_thaw_too_early (Reader *reader, G_GNUC_UNUSED gconstpointer data)
+{
+  static const char *const options[] = { "--freeze-after=1", NULL };
+  g_autofree char *answer = NULL;
+
+  start_card (reader, options);
+  assert_order (reader, "thaw\n", "ok");
+  assert_frame (reader, "00200081", "6A88");
+  assert_order (reader, "thaw\n", "ok");
+  send_frame (reader, "00200081");
+  assert_silent (reader);
+  assert_order (reader, "thaw\n", "ok");
+  answer = receive_frame (reader);
+  g_assert_cmpstr (answer, ==, "6A88");
+  assert_frame (reader, "00200081", "6A88");
+}
+
 static void
 test_comes_back (Reader *reader, G_GNUC_UNUSED gconstpointer data)
 {
@@ -478,6 +542,7 @@ test_trace (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   g_autofree char *option = g_strconcat ("--trace=", path, NULL);
   const char *const options[]
       = { option, "--version=3.1", "--atr=3B8E80018031815448534D3173802140810718", NULL };
+  g_autofree char *challenge = NULL;
   g_autofree char *content = NULL;
 
   start_card (reader, options);
@@ -489,11 +554,19 @@ test_trace (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   assert_frame (reader, CARD_TEST_LOGIN, "9000");
   send_frame (reader, "02");
   assert_frame (reader, "00200081", "63C3");
+  send_frame (reader, "0084000004");
+  challenge = receive_frame (reader);
+  g_assert_cmpuint (strlen (challenge), ==, 12);
+  assert_order (reader, "freeze\n", "ok");
+  assert_order (reader, "freeze\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
+  assert_order (reader, "thaw\n", "ok");
   g_assert_true (g_file_get_contents (path, &content, NULL, NULL));
   g_assert_cmpstr (content, ==,
                    "> 00A404000BE82B0601040181C31F020100\n< 6F0A820178850500000303019000\n"
                    "> 8050000019800200018106************8208****************910103\n< 9000\n"
-                   "> 0020008106************\n< 9000\n# reset\n> 00200081\n< 63C3\n");
+                   "> 0020008106************\n< 9000\n# reset\n> 00200081\n< 63C3\n"
+                   "> 0084000004\n< ********9000\n# frozen\n# thawed\n");
   g_assert_null (strstr (content, CARD_TEST_PIN_HEX));
 }
 
@@ -613,6 +686,69 @@ test_state_in_use (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   assert_frame (reader, "00200081", "63C3");
 }
 
+/* Nor by another name of it: a link to the file, a path through a link to its folder, or a hard link. */
+static void
+test_state_by_other_names (Reader *reader, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *state = g_steal_pointer (&reader->state_path);
+  g_autofree char *link_to_file = get_path (reader, "link");
+  g_autofree char *folder = get_path (reader, "folder");
+  g_autofree char *through_folder = g_build_filename (folder, "state", NULL);
+  g_autofree char *second_name = get_path (reader, "second-name");
+  g_autofree char *nowhere = get_path (reader, "nowhere");
+  const struct
+  {
+    const char *path;
+    const char *wanted;
+  } refused[] = { { link_to_file, " is the state of a card that runs already" },
+                  { through_folder, " is the state of a card that runs already" },
+                  { nowhere, "cannot find " } };
+
+  g_assert_cmpint (symlink (reader->directory, folder), ==, 0);
+  g_assert_cmpint (symlink (state, link_to_file), ==, 0);
+  g_assert_cmpint (symlink ("/nonexistent/state", nowhere), ==, 0);
+  reader->state_path = g_strdup (through_folder);
+  start_card (reader, NULL);
+  assert_frame (reader, INITIALIZE, "9000");
+  g_free (reader->state_path);
+  reader->state_path = g_strdup (state);
+  {
+    g_autofree char *text = run_to_end (reader, NULL, 1);
+
+    g_assert_nonnull (strstr (text, " is the state of a card that runs already"));
+  }
+  for (guint i = 0; i < G_N_ELEMENTS (refused); i++)
+    {
+      g_autofree char *text = NULL;
+
+      g_free (reader->state_path);
+      reader->state_path = g_strdup (refused[i].path);
+      text = run_to_end (reader, NULL, 1);
+      g_assert_nonnull (strstr (text, refused[i].wanted));
+    }
+
+  /* By a link it can be used, and stays where it is. */
+  kill_card (reader);
+  g_free (reader->state_path);
+  reader->state_path = g_strdup (link_to_file);
+  start_card (reader, NULL);
+  assert_frame (reader, WRONG_PIN, "63C2");
+  kill_card (reader);
+  g_assert_true (g_file_test (link_to_file, G_FILE_TEST_IS_SYMLINK));
+  g_free (reader->state_path);
+  reader->state_path = g_strdup (state);
+  start_card (reader, NULL);
+  assert_frame (reader, "00200081", "63C2");
+  kill_card (reader);
+
+  g_assert_cmpint (link (state, second_name), ==, 0);
+  {
+    g_autofree char *text = run_to_end (reader, NULL, 1);
+
+    g_assert_nonnull (strstr (text, " has 2 names (hard links)"));
+  }
+}
+
 /* Where its state cannot be kept the card gives no answer, so that nobody counts on it. */
 static void
 test_state_not_written (Reader *reader, G_GNUC_UNUSED gconstpointer data)
@@ -657,7 +793,7 @@ test_state_elsewhere (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   {
     g_autofree char *text = run_to_end (reader, NULL, 1);
 
-    g_assert_nonnull (strstr (text, "Is a directory"));
+    g_assert_nonnull (strstr (text, " is no regular file"));
   }
 }
 
@@ -769,11 +905,14 @@ main (int argc, char **argv)
   ADD ("control", test_control);
   ADD ("faults", test_faults);
   ADD ("delay", test_delay);
+  ADD ("freeze-while-busy", test_freeze_while_busy);
+  ADD ("thaw-too-early", test_thaw_too_early);
   ADD ("comes-back", test_comes_back);
   ADD ("trace", test_trace);
   ADD ("bad-options", test_bad_options);
   ADD ("damaged-state", test_damaged_state);
   ADD ("state-in-use", test_state_in_use);
+  ADD ("state-by-other-names", test_state_by_other_names);
   ADD ("state-not-written", test_state_not_written);
   ADD ("state-elsewhere", test_state_elsewhere);
   ADD ("control-in-use", test_control_in_use);
