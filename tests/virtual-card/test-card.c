@@ -1006,6 +1006,7 @@ test_generate_refused (void)
     { { "5F290100 421155544341303030303155544341303030303155", rsa, name } },
     { { head, "7F4915060A04007F000702020201028203010001 02020401", name } }, /* no size */
     { { head, "7F4915060A04007F000702020201028203010000 02020400", name } }, /* an even exponent */
+    { { head, "7F4915060A04007F000702020201028203000001 02020400", name } }, /* one as exponent */
     { { head, "7F4911060A04007F00070202020102 8203010001", name } },
     { { head, "7F4915060A04007F000702020203028203010001 02020400", name } }, /* another OID */
     { { head, "7F490A 82030100010203020400", name } },
@@ -1057,6 +1058,71 @@ test_generate_answers (void)
   assert_answer (card, "80580000 000000", 0x9000, "CC00");
   assert_answer (card, without_le, 0x9000, "");
   assert_answer (card, "80580000 000000", 0x9000, "CC00CC01CE01");
+}
+
+static CardKey *
+count_and_give_rsa (guint bits, gpointer n_given)
+{
+  *(guint *) n_given += 1;
+  return card_key_generate_rsa (bits, (const guint8 *) "\1\0\1", 3);
+}
+
+/* What is refused takes no key from the pool; the size of the answer is known to the byte beforehand. */
+static void
+test_generate_refused_early (void)
+{
+#define PAIR                                                                                       \
+  "5F2901004209555443413030303031 7F4915060A04007F000702020201028203010001 02020400"                 \
+  "5F200D56545445535430313030303031"
+  static const struct
+  {
+    const char *command;
+    guint status;
+  } refused[] = {
+    { "00460100 000037" PAIR "0001", 0x6700 },
+    { "00460100 00003C" PAIR "9003000001 0000", 0x6A80 },
+    { "00460100 00005A" PAIR "9121000000000000000000000000000000000000000000000000000000000000000000"
+      "0000",
+      0x6A80 },
+  };
+  guint n_given = 0;
+  CardOptions options = { .serial = CARD_TEST_SERIAL,
+                          .version_major = 3,
+                          .memory = 1400,
+                          .rsa_source = count_and_give_rsa,
+                          .rsa_source_data = &n_given };
+  g_autoptr (Card) card = card_new (&options);
+  g_autoptr (Card) larger = NULL;
+  g_autoptr (GBytes) answer = NULL;
+  g_autoptr (GBytes) state = NULL;
+  g_autofree char *too_short = NULL;
+  g_autofree char *just_enough = NULL;
+
+  card_test_expect (card,
+                    "80500000 19 80020001 8106" CARD_TEST_PIN_HEX "8208" CARD_TEST_SO_PIN_HEX
+                    "910103",
+                    0x9000);
+  card_test_expect (card, CARD_TEST_LOGIN, 0x9000);
+  for (guint i = 0; i < G_N_ELEMENTS (refused); i++)
+    card_test_expect (card, refused[i].command, refused[i].status);
+  card_test_expect (card, "00460100 000037" PAIR "0000", 0x6A84);
+  g_assert_cmpuint (n_given, ==, 0);
+
+  state = card_dup_state (card);
+  options.memory = CARD_DEFAULT_MEMORY;
+  larger = card_new_from_state (&options, state, NULL);
+  g_assert_nonnull (larger);
+  card_test_expect (larger, CARD_TEST_LOGIN, 0x9000);
+  answer = card_test_send (larger, "00460100 000037" PAIR "0000", 0x9000);
+  g_assert_cmpuint (n_given, ==, 1);
+  too_short = g_strdup_printf ("00460100 000037" PAIR "%04X",
+                               (guint) g_bytes_get_size (answer) - 1);
+  just_enough = g_strdup_printf ("00460100 000037" PAIR "%04X", (guint) g_bytes_get_size (answer));
+  card_test_expect (larger, too_short, 0x6700);
+  g_assert_cmpuint (n_given, ==, 1);
+  card_test_expect (larger, just_enough, 0x9000);
+  g_assert_cmpuint (n_given, ==, 2);
+#undef PAIR
 }
 
 /* A curve counts as known only when all of its parameters are. */
@@ -1348,6 +1414,7 @@ main (int argc, char **argv)
   ADD ("unwrap-from-file", test_unwrap_from_file);
   ADD ("wrap-refused", test_wrap_refused);
   ADD ("generate-refused", test_generate_refused);
+  ADD ("generate-refused-early", test_generate_refused_early);
   ADD ("generate-answers", test_generate_answers);
   ADD ("changed-curve", test_changed_curve);
   ADD ("use-refused", test_use_refused);

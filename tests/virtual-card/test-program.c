@@ -844,6 +844,8 @@ test_rsa_pool (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   g_autofree char *key = get_path (reader, "rsa-1024-a.pem");
   g_autofree char *wrong_size = get_path (reader, "rsa-1024-b.pem");
   g_autofree char *no_key = get_path (reader, "rsa-1024-c.pem");
+  g_autofree char *wrong_size_bad = g_strconcat (wrong_size, ".bad", NULL);
+  g_autofree char *no_key_bad = g_strconcat (no_key, ".bad", NULL);
   g_autofree char *other = get_path (reader, "rsa-2048-a.pem");
   g_autofree char *option = g_strconcat ("--rsa-pool=", reader->directory, NULL);
   const char *const options[] = { option, NULL };
@@ -872,6 +874,8 @@ test_rsa_pool (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   g_assert_false (g_file_test (key, G_FILE_TEST_EXISTS));
   g_assert_false (g_file_test (wrong_size, G_FILE_TEST_EXISTS));
   g_assert_false (g_file_test (no_key, G_FILE_TEST_EXISTS));
+  g_assert_true (g_file_test (wrong_size_bad, G_FILE_TEST_EXISTS));
+  g_assert_true (g_file_test (no_key_bad, G_FILE_TEST_EXISTS));
   g_assert_true (g_file_test (other, G_FILE_TEST_EXISTS));
 }
 
