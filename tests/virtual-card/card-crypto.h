@@ -37,10 +37,10 @@ void card_aes_cbc (const guint8 *key,
                    guint8 *out_data);
 
 void card_aes_cmac (const guint8 *key,
-                        gsize key_size,
-                        const guint8 *data,
-                        gsize size,
-                        guint8 out_mac[CARD_CMAC_SIZE]);
+                    gsize key_size,
+                    const guint8 *data,
+                    gsize size,
+                    guint8 out_mac[CARD_CMAC_SIZE]);
 
 gboolean card_equal (const guint8 *a, gsize size_a, const guint8 *b, gsize size_b);
 

@@ -261,10 +261,7 @@ generates_ec (const guint8 *bytes, gsize size)
  * Returns: how long the answer has to take at least, in milliseconds; no time at all when it is a refusal
  */
 guint
-card_faults_get_delay_ms (const CardFaults *self,
-                          const guint8 *apdu,
-                          gsize size,
-                          GBytes *response)
+card_faults_get_delay_ms (const CardFaults *self, const guint8 *apdu, gsize size, GBytes *response)
 {
   static const guint8 success[CARD_STATUS_SIZE] = { CARD_SW_OK >> 8, CARD_SW_OK & 0xFF };
   gsize whole_size;

@@ -52,15 +52,12 @@ gboolean card_faults_add_rule (CardFaults *self, const char *text, GError **erro
 
 void card_faults_clear_rules (CardFaults *self);
 
-gboolean
-card_faults_match (CardFaults *self, const guint8 *apdu, gsize size, guint16 *out_status);
+gboolean card_faults_match (CardFaults *self, const guint8 *apdu, gsize size, guint16 *out_status);
 
 gboolean card_faults_set_delay (CardFaults *self, const char *text, GError **error);
 
-guint card_faults_get_delay_ms (const CardFaults *self,
-                                const guint8 *apdu,
-                                gsize size,
-                                GBytes *response);
+guint
+card_faults_get_delay_ms (const CardFaults *self, const guint8 *apdu, gsize size, GBytes *response);
 
 gboolean card_faults_count_down (gint64 *commands);
 

@@ -443,8 +443,7 @@ plan_rsa (const CardTlv *exponent_tlv, const CardTlv *bits_tlv, PairPlan *out_pl
   if (exponent_size == 0 || !(exponent[exponent_size - 1] & 1)
       || (exponent_size == 1 && exponent[0] == 1) || !card_rsa_bits_are_known (bits))
     return FALSE;
-  *out_plan
-      = (PairPlan){ .bits = bits, .exponent = exponent, .exponent_size = exponent_size };
+  *out_plan = (PairPlan){ .bits = bits, .exponent = exponent, .exponent_size = exponent_size };
   return TRUE;
 }
 
@@ -540,11 +539,12 @@ card_command_generate_pair (Card *self, const CardApdu *apdu, CardAnswer *answer
     return CARD_SW_WRONG_LENGTH;
   file_id = CARD_FILE_REQUESTS | id;
   old_file = card_get_file (self, file_id);
-  if (!card_has_memory_for (
-          self,
-          card_key_get_memory_of (plan.curve ? CARD_KEY_EC : CARD_KEY_RSA, plan.bits) + size
-              + CARD_FILE_OVERHEAD,
-          memory_of_key (self, id) + (old_file ? CARD_FILE_OVERHEAD + old_file->len : 0)))
+  if (!card_has_memory_for (self,
+                            card_key_get_memory_of (plan.curve ? CARD_KEY_EC : CARD_KEY_RSA,
+                                                    plan.bits)
+                                + size + CARD_FILE_OVERHEAD,
+                            memory_of_key (self, id)
+                                + (old_file ? CARD_FILE_OVERHEAD + old_file->len : 0)))
     return CARD_SW_MEMORY_FULL;
 
   key = make_pair (self, &plan);

@@ -89,7 +89,8 @@ card_alloc (const CardOptions *options)
   self->needs_select = options->needs_select;
   self->rsa_source = options->rsa_source;
   self->rsa_source_data = options->rsa_source_data;
-  self->random = options->seed ? card_random_new_seeded (*options->seed, RANDOM_PURPOSE, 0) : card_random_new ();
+  self->random = options->seed ? card_random_new_seeded (*options->seed, RANDOM_PURPOSE, 0)
+                               : card_random_new ();
   self->files = card_files_new ();
   card_reset (self);
   return self;
@@ -170,8 +171,7 @@ card_new_from_state (const CardOptions *options, GBytes *state, GError **error)
       self->kept.n_starts++;
       self->changed = TRUE;
       g_clear_pointer (&self->random, card_random_free);
-      self->random
-          = card_random_new_seeded (*options->seed, RANDOM_PURPOSE, self->kept.n_starts);
+      self->random = card_random_new_seeded (*options->seed, RANDOM_PURPOSE, self->kept.n_starts);
     }
   return g_steal_pointer (&self);
 }

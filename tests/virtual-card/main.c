@@ -422,7 +422,8 @@ static const GOptionEntry entries[] = {
     "Answer to reset: 4k, 4k-fast, hsm1, contactless, or hexadecimal (4k)", "ATR" },
   { "version", 0, 0, G_OPTION_ARG_STRING, &option_version,
     "Version of the applet (" DEFAULT_VERSION ")", "M.m" },
-  { "memory", 0, 0, G_OPTION_ARG_INT, &option_memory, "Memory for keys and files, in bytes, 8 MiB at most", "BYTES" },
+  { "memory", 0, 0, G_OPTION_ARG_INT, &option_memory,
+    "Memory for keys and files, in bytes, 8 MiB at most", "BYTES" },
   { "seed", 0, 0, G_OPTION_ARG_STRING, &option_seed,
     "Make challenges, EC and AES keys from a number, others after each start; RSA keys and the "
     "nonces of signatures are random all the same; needs --insecure-test-rng",

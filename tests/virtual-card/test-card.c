@@ -1087,7 +1087,7 @@ static void
 test_generate_refused_early (void)
 {
 #define PAIR                                                                                       \
-  "5F2901004209555443413030303031 7F4915060A04007F000702020201028203010001 02020400"                 \
+  "5F2901004209555443413030303031 7F4915060A04007F000702020201028203010001 02020400"               \
   "5F200D56545445535430313030303031"
   static const struct
   {
@@ -1096,7 +1096,8 @@ test_generate_refused_early (void)
   } refused[] = {
     { "00460100 000037" PAIR "0001", 0x6700 },
     { "00460100 00003C" PAIR "9003000001 0000", 0x6A80 },
-    { "00460100 00005A" PAIR "9121000000000000000000000000000000000000000000000000000000000000000000"
+    { "00460100 00005A" PAIR
+      "9121000000000000000000000000000000000000000000000000000000000000000000"
       "0000",
       0x6A80 },
   };
@@ -1130,8 +1131,8 @@ test_generate_refused_early (void)
   card_test_expect (larger, CARD_TEST_LOGIN, 0x9000);
   answer = card_test_send (larger, "00460100 000037" PAIR "0000", 0x9000);
   g_assert_cmpuint (n_given, ==, 1);
-  too_short = g_strdup_printf ("00460100 000037" PAIR "%04X",
-                               (guint) g_bytes_get_size (answer) - 1);
+  too_short
+      = g_strdup_printf ("00460100 000037" PAIR "%04X", (guint) g_bytes_get_size (answer) - 1);
   just_enough = g_strdup_printf ("00460100 000037" PAIR "%04X", (guint) g_bytes_get_size (answer));
   card_test_expect (larger, too_short, 0x6700);
   g_assert_cmpuint (n_given, ==, 1);
@@ -1441,8 +1442,8 @@ test_status_words (void)
         {
           g_autoptr (GBytes) command = card_test_parse_hex (rows[i].commands[j]);
 
-          g_bytes_unref (card_process (card, g_bytes_get_data (command, NULL),
-                                       g_bytes_get_size (command)));
+          g_bytes_unref (
+              card_process (card, g_bytes_get_data (command, NULL), g_bytes_get_size (command)));
         }
       card_test_expect (card, rows[i].commands[n_commands - 1], rows[i].status);
     }

@@ -134,8 +134,8 @@ test_delays_by_what_is_done (void)
   g_autoptr (GBytes) done = card_test_parse_hex ("9000");
   g_autoptr (GBytes) refused = card_test_parse_hex ("6A80");
   g_autoptr (GBytes) make_ec = card_test_make_ec_command (1, "prime256v1");
-  g_autoptr (GBytes) make_rsa = card_test_parse_hex (
-      "00460100 000019 7F4915060A04007F000702020201028203010001 02020400");
+  g_autoptr (GBytes) make_rsa
+      = card_test_parse_hex ("00460100 000019 7F4915060A04007F000702020201028203010001 02020400");
   gsize ec_size, rsa_size;
   const guint8 *ec = g_bytes_get_data (make_ec, &ec_size);
   const guint8 *rsa = g_bytes_get_data (make_rsa, &rsa_size);
@@ -220,11 +220,10 @@ test_trace_masks (void)
                  "8208****************"
                  "910103");
   /* There, only what is known to be no secret is shown. */
-  assert_traced ("805000000E 93020101 970101 95020102 9801FF",
-                 "805000000E93020101"
-                 "970101"
-                 "9502****"
-                 "9801**");
+  assert_traced ("805000000E 93020101 970101 95020102 9801FF", "805000000E93020101"
+                                                               "970101"
+                                                               "9502****"
+                                                               "9801**");
   assert_traced ("8052000000", "8052000000");
   assert_traced ("8052000002 ABCD 00", "8052000002****00");
   /* What cannot be taken apart is masked from where secrets may begin. */

@@ -531,10 +531,9 @@ test_freeze_while_busy (Reader *reader, G_GNUC_UNUSED gconstpointer data)
   assert_order (reader, "eject\n", "ok");
   assert_order (reader, "thaw\n", "ok");
   g_assert_true (g_file_get_contents (path, &content, NULL, NULL));
-  g_assert_true (g_str_has_suffix (content,
-                                   "> 804805B2\n# frozen\n# thawed\n< 9000\n"
-                                   "> 804806B2\n# frozen\n# thawed\n< 9000\n"
-                                   "> 804807B2\n# frozen\n# out\n# thawed\n"));
+  g_assert_true (g_str_has_suffix (content, "> 804805B2\n# frozen\n# thawed\n< 9000\n"
+                                            "> 804806B2\n# frozen\n# thawed\n< 9000\n"
+                                            "> 804807B2\n# frozen\n# out\n# thawed\n"));
 }
 
 /* To thaw a card that is not frozen does nothing. */
