@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 /*
@@ -142,6 +143,62 @@ wait_for_signal (void)
   g_main_loop_run (loop);
 }
 
+/* A command that runs beside the cards. */
+typedef struct
+{
+  GSubprocess *process; /* borrowed */
+  GMainLoop *loop;      /* borrowed */
+} Run;
+
+static gboolean
+on_terminate (gpointer user_data)
+{
+  Run *run = user_data;
+
+  g_subprocess_send_signal (run->process, SIGTERM);
+  return G_SOURCE_CONTINUE;
+}
+
+static gboolean
+on_hang_up (gpointer user_data)
+{
+  Run *run = user_data;
+
+  g_subprocess_send_signal (run->process, SIGHUP);
+  return G_SOURCE_CONTINUE;
+}
+
+static void
+on_ended (GObject *process, GAsyncResult *result, gpointer user_data)
+{
+  Run *run = user_data;
+
+  g_subprocess_wait_finish (G_SUBPROCESS (process), result, NULL);
+  g_main_loop_quit (run->loop);
+}
+
+/* What would end this program is for the command to end by, and then the cards are put away. */
+static void
+wait_for_command (GSubprocess *process)
+{
+  g_autoptr (GMainLoop) loop = g_main_loop_new (NULL, FALSE);
+  Run run = { process, loop };
+  guint terminate_id = g_unix_signal_add (SIGTERM, on_terminate, &run);
+  guint hang_up_id = g_unix_signal_add (SIGHUP, on_hang_up, &run);
+
+  g_subprocess_wait_async (process, NULL, on_ended, &run);
+  g_main_loop_run (loop);
+  g_source_remove (terminate_id);
+  g_source_remove (hang_up_id);
+}
+
+/* Without its cards the command has nothing to run on. */
+static void
+end_with_parent (G_GNUC_UNUSED gpointer user_data)
+{
+  (void) prctl (PR_SET_PDEATHSIG, SIGTERM);
+}
+
 /* Its exit status, as a shell has it. Ctrl-C is for the command, and ends this program by ending that. */
 static int
 run_command (KwCardRig *rig, char **command)
@@ -161,6 +218,7 @@ run_command (KwCardRig *rig, char **command)
   control_list = g_strjoinv (":", (char **) controls->pdata);
   g_subprocess_launcher_setenv (launcher, "KEYWARD_CARD_CONTROLS", control_list, TRUE);
   g_subprocess_launcher_setenv (launcher, "OPENSC_CONF", kw_card_rig_get_opensc_conf (rig), TRUE);
+  g_subprocess_launcher_set_child_setup (launcher, end_with_parent, NULL, NULL);
   process = g_subprocess_launcher_spawnv (launcher, (const char *const *) command, &error);
   if (process == NULL)
     {
@@ -168,7 +226,7 @@ run_command (KwCardRig *rig, char **command)
       return 127;
     }
   signal (SIGINT, SIG_IGN);
-  g_subprocess_wait (process, NULL, NULL);
+  wait_for_command (process);
   return g_subprocess_get_if_exited (process) ? g_subprocess_get_exit_status (process)
                                               : 128 + g_subprocess_get_term_sig (process);
 }

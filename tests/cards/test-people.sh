@@ -74,8 +74,55 @@ ends_when_told () {
   [[ $status -eq 0 && ! -e $folder ]]
 }
 
+# NAME STATUS: a signal to the program is for the command, which ends in its own way.
+signal_is_passed_on () {
+  local pid tries=0 status=0 folder
+  # shellcheck disable=SC2016
+  "$CARDS_PROGRAM" 1 -- sh -c '
+    trap "exit 41" TERM
+    trap "exit 42" HUP
+    printf "%s\n" "$KEYWARD_CARD_CONTROLS"
+    while :; do sleep 0.05; done' >"$tap_scratch/controls" &
+  pid=$!
+  until [[ -s $tap_scratch/controls ]]; do
+    tries=$((tries + 1))
+    [[ $tries -lt 1200 ]] && kill -0 "$pid" || return 1
+    sleep 0.05
+  done
+  folder=$(dirname "$(cat "$tap_scratch/controls")")
+  rm "$tap_scratch/controls"
+  [[ -d $folder ]] || return 1
+  kill -"$1" "$pid"
+  wait "$pid" || status=$?
+  [[ $status -eq $2 && ! -e $folder ]]
+}
+
+command_ends_with_the_program () {
+  local pid command tries=0
+  # shellcheck disable=SC2016
+  "$CARDS_PROGRAM" 1 -- sh -c 'printf "%s\n" $$; exec sleep 600' >"$tap_scratch/command" &
+  pid=$!
+  until [[ -s $tap_scratch/command ]]; do
+    tries=$((tries + 1))
+    [[ $tries -lt 1200 ]] && kill -0 "$pid" || return 1
+    sleep 0.05
+  done
+  command=$(cat "$tap_scratch/command")
+  kill -KILL "$pid"
+  wait "$pid"
+  for ((tries = 0; tries < 200; tries++)); do
+    # A zombie that nobody has waited for is gone as well.
+    [[ -e /proc/$command && $(sed 's/.*) //; s/ .*//' "/proc/$command/stat") != Z ]] || return 0
+    sleep 0.05
+  done
+  return 1
+}
+
 tap_check 'status of the command is passed on' command_status_is_passed_on
 tap_check 'a command that does not exist is 127' missing_command_is_127
+tap_check 'SIGTERM is passed on to the command' signal_is_passed_on TERM 41
+tap_check 'SIGHUP is passed on to the command' signal_is_passed_on HUP 42
+tap_check 'the command ends with the program' command_ends_with_the_program
 for line in 0 9 x '1 2' '1 --' --nothing; do
   # shellcheck disable=SC2086
   tap_check "a wrong command line is refused: $line" wrong_line_is_refused $line

@@ -30,21 +30,26 @@ card_random_new (void)
 /**
  * card_random_new_seeded:
  * @seed: any number
+ * @purpose: what the bytes are for: each purpose has a stream of its own
+ * @start: which start of the card it is, so that no two have the same stream
  *
- * A generator that gives the same bytes each time: AES-256 in counter mode under the SHA-256 of @seed. For tests only:
- * who knows the number knows the keys.
+ * A generator that gives the same bytes each time: AES-256 in counter mode under the SHA-256 of what it is given. For tests
+ * only: who knows the number knows the keys.
  *
  * Returns: (transfer full): the generator
  */
 CardRandom *
-card_random_new_seeded (guint64 seed)
+card_random_new_seeded (guint64 seed, const char *purpose, guint64 start)
 {
   CardRandom *self = g_new0 (CardRandom, 1);
   static const guint8 zero[CARD_AES_BLOCK_SIZE];
   guint8 key[CARD_SHA256_SIZE];
-  guint64 number = GUINT64_TO_BE (seed);
+  const guint64 numbers[] = { GUINT64_TO_BE (seed), GUINT64_TO_BE (start) };
+  g_autoptr (GByteArray) input = g_byte_array_new ();
 
-  card_sha256 ((const guint8 *) &number, sizeof number, key);
+  g_byte_array_append (input, (const guint8 *) numbers, sizeof numbers);
+  g_byte_array_append (input, (const guint8 *) purpose, (guint) strlen (purpose));
+  card_sha256 (input->data, input->len, key);
   self->stream = EVP_CIPHER_CTX_new ();
   if (EVP_EncryptInit_ex2 (self->stream, EVP_aes_256_ctr (), key, zero, NULL) != 1)
     g_error ("libcrypto has no AES-256 in counter mode");
@@ -110,11 +115,9 @@ card_sha256 (const guint8 *data, gsize size, guint8 out_digest[CARD_SHA256_SIZE]
  * @out_data: (out): @size bytes; may be @data
  *
  * AES-CBC with an IV of zeros and no padding: what the card's cipher command and its wrapping use
- * (smartcard-hsm interface: commands 78, 72, 74).
- *
- * Returns: %FALSE when a size is wrong
+ * (smartcard-hsm interface: commands 78, 72, 74). Sizes that do not fit are a bug, and end the program.
  */
-gboolean
+void
 card_aes_cbc (const guint8 *key,
               gsize key_size,
               gboolean encrypt,
@@ -130,11 +133,14 @@ card_aes_cbc (const guint8 *key,
                                               : NULL;
   int n_bytes;
 
-  return cipher && size % CARD_AES_BLOCK_SIZE == 0 && size <= G_MAXINT
-         && EVP_CipherInit_ex2 (context, cipher, key, zero, encrypt, NULL) == 1
-         && EVP_CIPHER_CTX_set_padding (context, 0) == 1
-         && EVP_CipherUpdate (context, out_data, &n_bytes, data, (int) size) == 1
-         && (gsize) n_bytes == size;
+  if (!cipher || size % CARD_AES_BLOCK_SIZE != 0 || size > G_MAXINT
+      || EVP_CipherInit_ex2 (context, cipher, key, zero, encrypt, NULL) != 1
+      || EVP_CIPHER_CTX_set_padding (context, 0) != 1
+      || EVP_CipherUpdate (context, out_data, &n_bytes, data, (int) size) != 1
+      || (gsize) n_bytes != size)
+    g_error ("AES-CBC failed with a key of %" G_GSIZE_FORMAT " and data of %" G_GSIZE_FORMAT
+             " bytes",
+             key_size, size);
 }
 
 /**
@@ -145,9 +151,9 @@ card_aes_cbc (const guint8 *key,
  * @size: bytes of it
  * @out_mac: (out): AES-CMAC (NIST SP 800-38B)
  *
- * Returns: %FALSE when @key_size is wrong
+ * A size of key that there is not is a bug, and ends the program.
  */
-gboolean
+void
 card_aes_cmac (const guint8 *key,
                gsize key_size,
                const guint8 *data,
@@ -166,10 +172,11 @@ card_aes_cmac (const guint8 *key,
   };
   gsize n_bytes;
 
-  return cipher && EVP_MAC_init (context, key, key_size, parameters) == 1
-         && EVP_MAC_update (context, data, size) == 1
-         && EVP_MAC_final (context, out_mac, &n_bytes, CARD_CMAC_SIZE) == 1
-         && n_bytes == CARD_CMAC_SIZE;
+  if (!cipher || EVP_MAC_init (context, key, key_size, parameters) != 1
+      || EVP_MAC_update (context, data, size) != 1
+      || EVP_MAC_final (context, out_mac, &n_bytes, CARD_CMAC_SIZE) != 1
+      || n_bytes != CARD_CMAC_SIZE)
+    g_error ("AES-CMAC failed with a key of %" G_GSIZE_FORMAT " bytes", key_size);
 }
 
 /**

@@ -19,7 +19,7 @@ typedef struct _CardRandom CardRandom;
 
 CardRandom *card_random_new (void);
 
-CardRandom *card_random_new_seeded (guint64 seed);
+CardRandom *card_random_new_seeded (guint64 seed, const char *purpose, guint64 start);
 
 void card_random_free (CardRandom *self);
 
@@ -29,18 +29,18 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (CardRandom, card_random_free)
 
 void card_sha256 (const guint8 *data, gsize size, guint8 out_digest[CARD_SHA256_SIZE]);
 
-gboolean card_aes_cbc (const guint8 *key,
-                       gsize key_size,
-                       gboolean encrypt,
-                       const guint8 *data,
-                       gsize size,
-                       guint8 *out_data);
+void card_aes_cbc (const guint8 *key,
+                   gsize key_size,
+                   gboolean encrypt,
+                   const guint8 *data,
+                   gsize size,
+                   guint8 *out_data);
 
-gboolean card_aes_cmac (const guint8 *key,
-                        gsize key_size,
-                        const guint8 *data,
-                        gsize size,
-                        guint8 out_mac[CARD_CMAC_SIZE]);
+void card_aes_cmac (const guint8 *key,
+                    gsize key_size,
+                    const guint8 *data,
+                    gsize size,
+                    guint8 out_mac[CARD_CMAC_SIZE]);
 
 gboolean card_equal (const guint8 *a, gsize size_a, const guint8 *b, gsize size_b);
 

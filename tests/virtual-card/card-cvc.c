@@ -120,6 +120,57 @@ sign_with_new_key (const CardKey *key, const GByteArray *body)
   return card_key_rsa_sign (key, EVP_sha256 (), digest, sizeof digest);
 }
 
+static gsize
+get_public_key_size (const CardCurve *curve, guint rsa_bits, gsize exponent_size)
+{
+  gsize size = 0;
+
+  if (!curve)
+    return card_tlv_get_size (CARD_TAG_OID, sizeof oid_rsa) + card_tlv_get_size (0x81, rsa_bits / 8)
+           + card_tlv_get_size (0x82, exponent_size);
+  for (guint i = 0; i < G_N_ELEMENTS (curve->parameters); i++)
+    size += card_tlv_get_size ((guint16) (0x81 + i), g_bytes_get_size (curve->parameters[i]));
+  return size + card_tlv_get_size (CARD_TAG_OID, sizeof oid_ec)
+         + card_tlv_get_size (0x86, 1 + 2 * curve->field_size)
+         + card_tlv_get_size (0x87, sizeof cofactor);
+}
+
+/**
+ * card_cvc_get_request_size:
+ * @curve: (nullable): curve of an EC key; %NULL for RSA
+ * @rsa_bits: bits of an RSA key
+ * @exponent_size: bytes of its public exponent, without zeros before it
+ * @holder_size: bytes of its name
+ * @authority_size: bytes of the name whom the request is for
+ * @device_curve: curve of the card's own key
+ * @device_holder_size: bytes of its name
+ *
+ * Returns: bytes of what card_cvc_new_request() makes of such a key, which thus need not be there yet
+ */
+gsize
+card_cvc_get_request_size (const CardCurve *curve,
+                           guint rsa_bits,
+                           gsize exponent_size,
+                           gsize holder_size,
+                           gsize authority_size,
+                           const CardCurve *device_curve,
+                           gsize device_holder_size)
+{
+  gsize signature_size = curve ? 2 * curve->field_size : rsa_bits / 8;
+  gsize size = card_tlv_get_size (CARD_TAG_PROFILE, sizeof profile)
+               + card_tlv_get_size (CARD_TAG_AUTHORITY, authority_size)
+               + card_tlv_get_size (CARD_TAG_PUBLIC_KEY,
+                                    get_public_key_size (curve, rsa_bits, exponent_size))
+               + card_tlv_get_size (CARD_TAG_HOLDER, holder_size);
+
+  size = card_tlv_get_size (CARD_TAG_CERTIFICATE_BODY, size)
+         + card_tlv_get_size (CARD_TAG_SIGNATURE, signature_size);
+  size = card_tlv_get_size (CARD_TAG_CERTIFICATE, size)
+         + card_tlv_get_size (CARD_TAG_AUTHORITY, device_holder_size)
+         + card_tlv_get_size (CARD_TAG_SIGNATURE, 2 * device_curve->field_size);
+  return card_tlv_get_size (CARD_TAG_REQUEST, size);
+}
+
 /**
  * card_cvc_new_request:
  * @key: the key that was made, RSA or EC

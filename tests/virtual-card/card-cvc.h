@@ -25,6 +25,14 @@ GBytes *card_cvc_new_certificate (const CardKey *key,
                                   const CardKey *authority_key,
                                   const char *authority);
 
+gsize card_cvc_get_request_size (const CardCurve *curve,
+                                 guint rsa_bits,
+                                 gsize exponent_size,
+                                 gsize holder_size,
+                                 gsize authority_size,
+                                 const CardCurve *device_curve,
+                                 gsize device_holder_size);
+
 GBytes *card_cvc_new_request (const CardKey *key,
                               GBytes *holder,
                               GBytes *authority,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "card-faults.h"
 
-#include <openssl/rand.h>
+#include "card-cvc.h"
+#include "card-tlv.h"
+
 #include <string.h>
 
 #define INS_GENERATE_PAIR 0x46
@@ -20,7 +22,12 @@
 #define REALISTIC_AES_MS 50
 #define REALISTIC_EC_MS 100
 #define REALISTIC_WRAP_MS 100
-#define REALISTIC_GENERATE_PAIR_MS 3000
+#define REALISTIC_GENERATE_RSA_MS 3000
+#define REALISTIC_GENERATE_EC_MS 300
+
+/* The byte of id-TA-ECDSA… that tells it from id-TA-RSA… (BSI TR-03110-3, A.1.1.3). */
+#define OID_KIND_AT 8
+#define OID_KIND_EC 2
 
 /* A rule that applies for good. */
 #define WITHOUT_END 0
@@ -47,17 +54,40 @@ card_faults_new (void)
   CardFaults *self = g_new0 (CardFaults, 1);
 
   self->rules = g_array_new (FALSE, FALSE, sizeof (Rule));
+  self->random = card_random_new ();
   self->drop_after = CARD_NEVER;
   self->freeze_after = CARD_NEVER;
   self->corrupt_after = CARD_NEVER;
   return self;
 }
 
+/**
+ * card_faults_seed:
+ * @self: the faults
+ * @seed: a number
+ *
+ * Makes garbage repeatable.
+ */
+void
+card_faults_seed (CardFaults *self, guint64 seed)
+{
+  card_random_free (self->random);
+  self->random = card_random_new_seeded (seed, "faults", 0);
+}
+
 void
 card_faults_free (CardFaults *self)
 {
+  card_random_free (self->random);
   g_array_unref (self->rules);
   g_free (self);
+}
+
+/* Those that ISO/IEC 7816-4, 5.6 has. */
+static gboolean
+is_status_word (guint64 number)
+{
+  return (number >= 0x6000 && number <= 0x6FFF) || (number >= 0x9000 && number <= 0x9FFF);
 }
 
 static gboolean
@@ -79,7 +109,8 @@ read_field (const char *field, Rule *rule, gboolean *has_ins, gboolean *has_stat
     }
   if (name_size == 2 && strncmp (field, "sw", 2) == 0)
     {
-      *has_status = g_ascii_string_to_unsigned (value, 16, 0, G_MAXUINT16, &number, NULL);
+      *has_status = g_ascii_string_to_unsigned (value, 16, 0, G_MAXUINT16, &number, NULL)
+                    && is_status_word (number);
       rule->status = (guint16) number;
       return *has_status;
     }
@@ -144,18 +175,18 @@ card_faults_clear_rules (CardFaults *self)
  * @self: the faults
  * @apdu: a command
  * @size: bytes of it
+ * @out_status: (out): status word to answer with
  *
  * Finds the first rule for a command, and counts it.
  *
- * Returns: the status word to answer with, 0 when there is none
+ * Returns: whether there is one
  */
-guint
-card_faults_match (CardFaults *self, const guint8 *apdu, gsize size)
+gboolean
+card_faults_match (CardFaults *self, const guint8 *apdu, gsize size, guint16 *out_status)
 {
   for (guint i = 0; size > 1 && i < self->rules->len; i++)
     {
       Rule *rule = &g_array_index (self->rules, Rule, i);
-      guint16 status = rule->status;
 
       if (rule->ins != apdu[1])
         continue;
@@ -164,12 +195,13 @@ card_faults_match (CardFaults *self, const guint8 *apdu, gsize size)
           rule->skip--;
           continue;
         }
+      *out_status = rule->status;
       if (rule->count != WITHOUT_END && --rule->count == 0)
         g_array_remove_index (self->rules, i);
       self->n_applied++;
-      return status;
+      return TRUE;
     }
-  return 0;
+  return FALSE;
 }
 
 /**
@@ -207,24 +239,39 @@ realistic_rsa_ms (gsize response_size)
   return (guint) (REALISTIC_RSA_2048_MS * scale * scale * scale / 1000000);
 }
 
+static gboolean
+generates_ec (const guint8 *bytes, gsize size)
+{
+  CardApdu apdu;
+  CardTlv public_key, oid;
+
+  return card_apdu_parse (bytes, size, &apdu)
+         && card_tlv_find (apdu.data, apdu.size, CARD_TAG_PUBLIC_KEY, &public_key)
+         && card_tlv_find (public_key.value, public_key.size, CARD_TAG_OID, &oid)
+         && oid.size > OID_KIND_AT && oid.value[OID_KIND_AT] == OID_KIND_EC;
+}
+
 /**
  * card_faults_get_delay_ms:
  * @self: the faults
  * @apdu: a command
  * @size: bytes of it
- * @response_size: bytes of the answer's data
+ * @response: the answer
  *
- * Returns: how long the answer has to take at least, in milliseconds
+ * Returns: how long the answer has to take at least, in milliseconds; no time at all when it is a refusal
  */
 guint
-card_faults_get_delay_ms (const CardFaults *self,
-                          const guint8 *apdu,
-                          gsize size,
-                          gsize response_size)
+card_faults_get_delay_ms (const CardFaults *self, const guint8 *apdu, gsize size, GBytes *response)
 {
+  static const guint8 success[CARD_STATUS_SIZE] = { CARD_SW_OK >> 8, CARD_SW_OK & 0xFF };
+  gsize whole_size;
+  const guint8 *bytes = g_bytes_get_data (response, &whole_size);
+  gsize response_size = whole_size - CARD_STATUS_SIZE;
   guint8 algorithm = size > 3 ? apdu[3] : 0;
   guint realistic_ms;
 
+  if (memcmp (bytes + response_size, success, sizeof success) != 0)
+    return 0;
   switch (size > 1 ? apdu[1] : 0)
     {
     case INS_CIPHER:
@@ -240,7 +287,8 @@ card_faults_get_delay_ms (const CardFaults *self,
           = algorithm == ALGORITHM_ECDH ? REALISTIC_EC_MS : realistic_rsa_ms (response_size);
       break;
     case INS_GENERATE_PAIR:
-      realistic_ms = REALISTIC_GENERATE_PAIR_MS;
+      realistic_ms
+          = generates_ec (apdu, size) ? REALISTIC_GENERATE_EC_MS : REALISTIC_GENERATE_RSA_MS;
       break;
     case INS_WRAP:
     case INS_UNWRAP:
@@ -269,22 +317,14 @@ card_faults_count_down (gint64 *commands)
   return FALSE;
 }
 
-/**
- * card_faults_corrupt:
- * @response: a sound answer
- *
- * Returns: (transfer full): in turns at random: the answer with one bit turned, a part of it, or noise; never less than a status
- * word, because the reader would not pass that on
- */
-GBytes *
-card_faults_corrupt (GBytes *response)
+static GBytes *
+make_garbage (CardFaults *self, GBytes *response)
 {
   gsize size = g_bytes_get_size (response);
   guint8 noise[MAX_GARBAGE + 2];
   g_autofree guint8 *changed = NULL;
 
-  if (RAND_bytes (noise, sizeof noise) != 1)
-    g_error ("no random bytes");
+  card_random_fill (self->random, noise, sizeof noise);
   switch (noise[0] % 3)
     {
     case 0:
@@ -296,4 +336,25 @@ card_faults_corrupt (GBytes *response)
     default:
       return g_bytes_new (noise + 2, MAX (2U, noise[1] % (MAX_GARBAGE + 1U)));
     }
+}
+
+/**
+ * card_faults_corrupt:
+ * @self: the faults
+ * @response: a sound answer
+ *
+ * Returns: (transfer full): in turns at random: the answer with one bit turned, a part of it, or noise; never less than a status
+ * word, and never the sound answer
+ */
+GBytes *
+card_faults_corrupt (CardFaults *self, GBytes *response)
+{
+  GBytes *garbage = make_garbage (self, response);
+
+  while (g_bytes_equal (garbage, response))
+    {
+      g_bytes_unref (garbage);
+      garbage = make_garbage (self, response);
+    }
+  return garbage;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "card-apdu.h"
+#include "card-crypto.h"
 
 #include <gio/gio.h>
 
@@ -24,6 +25,7 @@ G_BEGIN_DECLS
  * @drop_after: commands until the card is pulled out, or %CARD_NEVER
  * @freeze_after: commands until it answers no more, or %CARD_NEVER
  * @corrupt_after: commands until its answers are garbage, or %CARD_NEVER
+ * @random: what garbage is made of
  * @n_applied: how often a rule was applied
  *
  * What is to go wrong.
@@ -36,10 +38,13 @@ typedef struct
   gint64 drop_after;
   gint64 freeze_after;
   gint64 corrupt_after;
+  CardRandom *random;
   guint64 n_applied;
 } CardFaults;
 
 CardFaults *card_faults_new (void);
+
+void card_faults_seed (CardFaults *self, guint64 seed);
 
 void card_faults_free (CardFaults *self);
 
@@ -47,18 +52,16 @@ gboolean card_faults_add_rule (CardFaults *self, const char *text, GError **erro
 
 void card_faults_clear_rules (CardFaults *self);
 
-guint card_faults_match (CardFaults *self, const guint8 *apdu, gsize size);
+gboolean card_faults_match (CardFaults *self, const guint8 *apdu, gsize size, guint16 *out_status);
 
 gboolean card_faults_set_delay (CardFaults *self, const char *text, GError **error);
 
-guint card_faults_get_delay_ms (const CardFaults *self,
-                                const guint8 *apdu,
-                                gsize size,
-                                gsize response_size);
+guint
+card_faults_get_delay_ms (const CardFaults *self, const guint8 *apdu, gsize size, GBytes *response);
 
 gboolean card_faults_count_down (gint64 *commands);
 
-GBytes *card_faults_corrupt (GBytes *response);
+GBytes *card_faults_corrupt (CardFaults *self, GBytes *response);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (CardFaults, card_faults_free)
 

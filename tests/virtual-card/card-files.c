@@ -141,7 +141,7 @@ read_at (Card *self, gint id, gsize offset, const CardApdu *apdu, CardAnswer *an
   const GByteArray *file;
   gsize size;
 
-  if (id == CARD_NO_FILE || is_key_file ((guint16) id))
+  if (id == CARD_NO_FILE || (is_key_file ((guint16) id) && self->keys[id & 0xFF]))
     return CARD_SW_COMMAND_NOT_ALLOWED;
   file = card_get_file (self, (guint16) id);
   if (!file)
@@ -153,7 +153,7 @@ read_at (Card *self, gint id, gsize offset, const CardApdu *apdu, CardAnswer *an
 
   size = MIN (file->len - offset, apdu->max_response);
   g_byte_array_append (answer->data, file->data + offset, (guint) size);
-  return size < apdu->max_response ? CARD_SW_END_OF_FILE : CARD_SW_OK;
+  return size < apdu->max_response || offset == file->len ? CARD_SW_END_OF_FILE : CARD_SW_OK;
 }
 
 /* The file that P1 and P2 name: 0000 is the current one. */

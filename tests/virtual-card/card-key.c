@@ -584,17 +584,18 @@ card_key_permits (const CardKey *self, guint8 algorithm)
 }
 
 /**
- * card_key_get_memory:
- * @self: the key
+ * card_key_get_memory_of:
+ * @kind: what sort of key
+ * @bits: bits of the modulus, the field or the key
  *
- * Returns: what the key takes of the card's memory, in bytes
+ * Returns: what such a key takes of the card's memory, in bytes
  */
 gsize
-card_key_get_memory (const CardKey *self)
+card_key_get_memory_of (CardKeyKind kind, guint bits)
 {
-  gsize size = self->bits / 8;
+  gsize size = bits / 8;
 
-  switch (self->kind)
+  switch (kind)
     {
     case CARD_KEY_RSA: /* n, d, p, q, dp, dq, q⁻¹ */
       return KEY_OVERHEAD + size * 9 / 2;
@@ -604,6 +605,18 @@ card_key_get_memory (const CardKey *self)
     default:
       return KEY_OVERHEAD + size;
     }
+}
+
+/**
+ * card_key_get_memory:
+ * @self: the key
+ *
+ * Returns: what the key takes of the card's memory, in bytes
+ */
+gsize
+card_key_get_memory (const CardKey *self)
+{
+  return card_key_get_memory_of (self->kind, self->bits);
 }
 
 /* Signs @data, which is a digest when @md is set. */

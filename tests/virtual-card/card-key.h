@@ -129,6 +129,8 @@ gboolean card_key_permits (const CardKey *self, guint8 algorithm);
 
 gsize card_key_get_memory (const CardKey *self);
 
+gsize card_key_get_memory_of (CardKeyKind kind, guint bits);
+
 GBytes *card_key_rsa_raw (const CardKey *self, const guint8 *block, gsize size);
 
 GBytes *card_key_rsa_sign (const CardKey *self, const EVP_MD *md, const guint8 *data, gsize size);

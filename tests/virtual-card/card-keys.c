@@ -7,6 +7,7 @@
 #include "card-cvc.h"
 #include "card-tlv.h"
 
+#include <openssl/crypto.h>
 #include <string.h>
 
 #define ALGORITHM_CBC_ENCRYPT 0x10
@@ -27,7 +28,6 @@
 #define FAMILY_MASK 0xF0
 #define HASH_MASK 0x0F
 
-#define TAG_PROFILE CARD_TAG_PROFILE
 #define TAG_OUTER_AUTHORITY 0x45
 #define TAG_USE_COUNTER 0x90
 #define TAG_ALGORITHMS 0x91
@@ -313,26 +313,29 @@ card_command_dkek (Card *self, const CardApdu *apdu, CardAnswer *answer)
   return CARD_SW_OK;
 }
 
-/* Puts the limits of a new key, which both kinds of generation take, into it. */
+/* The limits of a new key are looked at before it is made, which may take seconds, or a key out of the pool. */
 static gboolean
+limits_are_good (const CardTlv *algorithms, const CardTlv *use_counter)
+{
+  return algorithms->size <= CARD_MAX_ALGORITHMS
+         && (!use_counter->value || use_counter->size == USE_COUNTER_SIZE);
+}
+
+/* Puts limits that are good, which both kinds of generation take, into a new key. */
+static void
 set_limits (CardKey *key, const CardTlv *algorithms, const CardTlv *use_counter)
 {
   if (algorithms->value)
     {
-      if (algorithms->size > CARD_MAX_ALGORITHMS)
-        return FALSE;
       memcpy (key->algorithms, algorithms->value, algorithms->size);
       key->n_algorithms = algorithms->size;
     }
   if (use_counter->value)
     {
-      if (use_counter->size != USE_COUNTER_SIZE)
-        return FALSE;
       key->uses_left = 0;
       for (guint i = 0; i < USE_COUNTER_SIZE; i++)
         key->uses_left = key->uses_left << 8 | use_counter->value[i];
     }
-  return TRUE;
 }
 
 /* Key domain 0 is the only one. */
@@ -357,7 +360,7 @@ enum
 };
 
 static const guint16 wanted_tags[N_WANTED] = {
-  [WANTED_PROFILE] = TAG_PROFILE,
+  [WANTED_PROFILE] = CARD_TAG_PROFILE,
   [WANTED_AUTHORITY] = CARD_TAG_AUTHORITY,
   [WANTED_PUBLIC_KEY] = CARD_TAG_PUBLIC_KEY,
   [WANTED_HOLDER] = CARD_TAG_HOLDER,
@@ -392,8 +395,17 @@ parse_elements (const guint8 *bytes,
   return reader.size == 0;
 }
 
-static CardKey *
-make_ec (Card *self, const CardTlv values[])
+/* A pair that is to be made. */
+typedef struct
+{
+  const CardCurve *curve; /* NULL: RSA */
+  guint bits;             /* of the modulus or the field */
+  const guint8 *exponent; /* of RSA, inside the command, without zeros before it */
+  gsize exponent_size;
+} PairPlan;
+
+static gboolean
+plan_ec (const CardTlv values[], PairPlan *out_plan)
 {
   const guint8 *parameters[5];
   gsize sizes[5];
@@ -402,36 +414,42 @@ make_ec (Card *self, const CardTlv values[])
   for (guint i = 0; i < G_N_ELEMENTS (parameters); i++)
     {
       if (!values[i].value)
-        return NULL;
+        return FALSE;
       parameters[i] = values[i].value;
       sizes[i] = values[i].size;
     }
   curve = card_curve_find_by_parameters (parameters, sizes);
-  return curve ? card_key_generate_ec (curve, self->random) : NULL;
+  if (!curve)
+    return FALSE;
+  *out_plan = (PairPlan){ .curve = curve, .bits = curve->bits };
+  return TRUE;
 }
 
-static CardKey *
-make_rsa (Card *self, const CardTlv *exponent, const CardTlv *bits_tlv)
+static gboolean
+plan_rsa (const CardTlv *exponent_tlv, const CardTlv *bits_tlv, PairPlan *out_plan)
 {
+  const guint8 *exponent = exponent_tlv->value;
+  gsize exponent_size = exponent_tlv->size;
   guint bits;
-  CardKey *key = NULL;
 
-  if (!exponent->value || !bits_tlv->value || bits_tlv->size != 2 || exponent->size == 0
-      || exponent->size > MAX_EXPONENT_SIZE || !(exponent->value[exponent->size - 1] & 1))
-    return NULL;
+  if (!exponent || !bits_tlv->value || bits_tlv->size != 2 || exponent_size > MAX_EXPONENT_SIZE)
+    return FALSE;
+  while (exponent_size > 0 && exponent[0] == 0)
+    {
+      exponent++;
+      exponent_size--;
+    }
   bits = (guint) bits_tlv->value[0] << 8 | bits_tlv->value[1];
-  if (!card_rsa_bits_are_known (bits))
-    return NULL;
-
-  /* The pool's keys have the customary exponent. */
-  if (self->rsa_source && exponent->size == 3 && memcmp (exponent->value, "\1\0\1", 3) == 0)
-    key = self->rsa_source (bits, self->rsa_source_data);
-  return key ? key : card_key_generate_rsa (bits, exponent->value, exponent->size);
+  if (exponent_size == 0 || !(exponent[exponent_size - 1] & 1)
+      || (exponent_size == 1 && exponent[0] == 1) || !card_rsa_bits_are_known (bits))
+    return FALSE;
+  *out_plan = (PairPlan){ .bits = bits, .exponent = exponent, .exponent_size = exponent_size };
+  return TRUE;
 }
 
 /* The OID says RSA or EC by the last byte but one (BSI TR-03110-3, A.1.1.3): id-TA-RSA = 1, id-TA-ECDSA = 2. */
-static CardKey *
-make_pair (Card *self, const CardTlv *public_key)
+static gboolean
+plan_pair (const CardTlv *public_key, PairPlan *out_plan)
 {
   static const guint16 ec_tags[] = { 0x81, 0x82, 0x83, 0x84, 0x85, 0x87, CARD_TAG_OID };
   static const guint16 rsa_tags[] = { 0x82, 0x02, CARD_TAG_OID };
@@ -442,23 +460,34 @@ make_pair (Card *self, const CardTlv *public_key)
   if (!card_tlv_find (public_key->value, public_key->size, CARD_TAG_OID, &oid)
       || oid.size != sizeof oid_prefix + 2
       || memcmp (oid.value, oid_prefix, sizeof oid_prefix) != 0)
-    return NULL;
+    return FALSE;
 
   switch (oid.value[sizeof oid_prefix])
     {
     case 1:
-      if (!parse_elements (public_key->value, public_key->size, rsa_tags, G_N_ELEMENTS (rsa_tags),
-                           values))
-        return NULL;
-      return make_rsa (self, &values[0], &values[1]);
+      return parse_elements (public_key->value, public_key->size, rsa_tags, G_N_ELEMENTS (rsa_tags),
+                             values)
+             && plan_rsa (&values[0], &values[1], out_plan);
     case 2:
-      if (!parse_elements (public_key->value, public_key->size, ec_tags, G_N_ELEMENTS (ec_tags),
-                           values))
-        return NULL;
-      return make_ec (self, values);
+      return parse_elements (public_key->value, public_key->size, ec_tags, G_N_ELEMENTS (ec_tags),
+                             values)
+             && plan_ec (values, out_plan);
     default:
-      return NULL;
+      return FALSE;
     }
+}
+
+static CardKey *
+make_pair (Card *self, const PairPlan *plan)
+{
+  CardKey *key = NULL;
+
+  if (plan->curve)
+    return card_key_generate_ec (plan->curve, self->random);
+  /* The pool's keys have the customary exponent. */
+  if (self->rsa_source && plan->exponent_size == 3 && memcmp (plan->exponent, "\1\0\1", 3) == 0)
+    key = self->rsa_source (plan->bits, self->rsa_source_data);
+  return key ? key : card_key_generate_rsa (plan->bits, plan->exponent, plan->exponent_size);
 }
 
 static gsize
@@ -485,6 +514,7 @@ card_command_generate_pair (Card *self, const CardApdu *apdu, CardAnswer *answer
   g_autoptr (GBytes) request = NULL;
   g_autofree char *device_holder = NULL;
   GByteArray *file, *old_file;
+  PairPlan plan;
   guint16 file_id;
   gsize size;
 
@@ -496,27 +526,36 @@ card_command_generate_pair (Card *self, const CardApdu *apdu, CardAnswer *answer
       || !wanted[WANTED_PUBLIC_KEY].value
       || !name_is_good (&wanted[WANTED_AUTHORITY], CARD_MAX_AUTHORITY_NAME)
       || !name_is_good (&wanted[WANTED_HOLDER], CARD_MAX_HOLDER_NAME)
-      || !domain_is_good (&wanted[WANTED_DOMAIN]))
+      || !domain_is_good (&wanted[WANTED_DOMAIN])
+      || !limits_are_good (&wanted[WANTED_ALGORITHMS], &wanted[WANTED_USE_COUNTER])
+      || !plan_pair (&wanted[WANTED_PUBLIC_KEY], &plan))
     return CARD_SW_WRONG_DATA;
 
-  key = make_pair (self, &wanted[WANTED_PUBLIC_KEY]);
-  if (!key || !set_limits (key, &wanted[WANTED_ALGORITHMS], &wanted[WANTED_USE_COUNTER]))
-    return CARD_SW_WRONG_DATA;
-
-  holder = g_bytes_new (wanted[WANTED_HOLDER].value, wanted[WANTED_HOLDER].size);
-  authority = g_bytes_new (wanted[WANTED_AUTHORITY].value, wanted[WANTED_AUTHORITY].size);
   device_holder = card_dup_holder (self);
-  request = card_cvc_new_request (key, holder, authority, self->keys[0], device_holder);
-
-  size = g_bytes_get_size (request);
+  size = card_cvc_get_request_size (plan.curve, plan.bits, plan.exponent_size,
+                                    wanted[WANTED_HOLDER].size, wanted[WANTED_AUTHORITY].size,
+                                    self->keys[0]->curve, strlen (device_holder));
   if (apdu->max_response > 0 && apdu->max_response < size)
     return CARD_SW_WRONG_LENGTH;
   file_id = CARD_FILE_REQUESTS | id;
   old_file = card_get_file (self, file_id);
-  if (!card_has_memory_for (self, card_key_get_memory (key) + size + CARD_FILE_OVERHEAD,
+  if (!card_has_memory_for (self,
+                            card_key_get_memory_of (plan.curve ? CARD_KEY_EC : CARD_KEY_RSA,
+                                                    plan.bits)
+                                + size + CARD_FILE_OVERHEAD,
                             memory_of_key (self, id)
                                 + (old_file ? CARD_FILE_OVERHEAD + old_file->len : 0)))
     return CARD_SW_MEMORY_FULL;
+
+  key = make_pair (self, &plan);
+  if (!key)
+    return CARD_SW_WRONG_DATA;
+  set_limits (key, &wanted[WANTED_ALGORITHMS], &wanted[WANTED_USE_COUNTER]);
+  holder = g_bytes_new (wanted[WANTED_HOLDER].value, wanted[WANTED_HOLDER].size);
+  authority = g_bytes_new (wanted[WANTED_AUTHORITY].value, wanted[WANTED_AUTHORITY].size);
+  request = card_cvc_new_request (key, holder, authority, self->keys[0], device_holder);
+  if (g_bytes_get_size (request) != size)
+    g_error ("a certificate request has another size than was counted on");
 
   file = g_byte_array_new ();
   g_byte_array_append (file, g_bytes_get_data (request, NULL), (guint) size);
@@ -555,15 +594,16 @@ card_command_generate_secret (Card *self, const CardApdu *apdu, G_GNUC_UNUSED Ca
       return CARD_SW_WRONG_P1_P2;
     }
   if (!parse_elements (apdu->data, apdu->size, tags, G_N_ELEMENTS (tags), values)
-      || !domain_is_good (&values[2]))
+      || !domain_is_good (&values[2]) || !limits_are_good (&values[0], &values[1]))
     return CARD_SW_WRONG_DATA;
+  if (!card_has_memory_for (self, card_key_get_memory_of (CARD_KEY_AES, (guint) size * 8),
+                            memory_of_key (self, id)))
+    return CARD_SW_MEMORY_FULL;
 
   card_random_fill (self->random, secret, size);
   key = card_key_new_aes (secret, size);
-  if (!set_limits (key, &values[0], &values[1]))
-    return CARD_SW_WRONG_DATA;
-  if (!card_has_memory_for (self, card_key_get_memory (key), memory_of_key (self, id)))
-    return CARD_SW_MEMORY_FULL;
+  OPENSSL_cleanse (secret, sizeof secret);
+  set_limits (key, &values[0], &values[1]);
   card_put_key (self, id, g_steal_pointer (&key));
   return CARD_SW_OK;
 }

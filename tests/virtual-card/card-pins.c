@@ -128,7 +128,7 @@ change_user_pin (Card *self, const CardApdu *apdu)
     return CARD_SW_PIN_BLOCKED;
   if (apdu->size < old_size || !card_equal (apdu->data, old_size, kept->pin, old_size))
     return count_wrong_pin (self, &kept->pin_tries);
-  restore_tries (self, &kept->pin_tries, kept->pin_max_tries);
+  /* What is refused changes nothing, and so leaves the tries as they are. */
   if (!pin_size_is_good (apdu->size - old_size))
     return CARD_SW_WRONG_LENGTH;
   set_pin (self, apdu->data + old_size, apdu->size - old_size);
@@ -202,6 +202,7 @@ enum
   PARAMETER_SO_PIN,
   PARAMETER_TRIES,
   PARAMETER_SHARES,
+  PARAMETER_DOMAINS,
   N_PARAMETERS,
 };
 
@@ -217,9 +218,10 @@ static const struct
   [PARAMETER_SO_PIN] = { 0x82, CARD_SO_PIN_SIZE, CARD_SO_PIN_SIZE, TRUE },
   [PARAMETER_TRIES] = { 0x91, 1, 1, TRUE },
   [PARAMETER_SHARES] = { 0x92, 1, 1, FALSE },
+  [PARAMETER_DOMAINS] = { 0x97, 1, 1, FALSE },
 };
 
-/* Public-key authentication, biometry and key domains (93, 95, 96, 97) are refused like anything unknown. */
+/* Public-key authentication (93) and biometry (95, 96) are out of scope, and refused like anything unknown. */
 static gboolean
 parse_parameters (const CardApdu *apdu, CardTlv out_values[N_PARAMETERS])
 {
@@ -244,6 +246,9 @@ parse_parameters (const CardApdu *apdu, CardTlv out_values[N_PARAMETERS])
       if (parameters[i].needed && !out_values[i].value)
         return FALSE;
     }
+  /* There is one key domain, number 0. */
+  if (out_values[PARAMETER_DOMAINS].value && out_values[PARAMETER_DOMAINS].value[0] != 1)
+    return FALSE;
   return reader.size == 0;
 }
 

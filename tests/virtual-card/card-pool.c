@@ -68,7 +68,8 @@ load (const char *path, guint bits)
  * @bits: size of the modulus that is wanted
  * @directory: (type filename): folder with keys
  *
- * Takes a key out of the folder: its file is renamed first, so that two cards never get the same one, and removed.
+ * Takes a key out of the folder: its file is renamed first, so that two cards never get the same one, and removed. One
+ * that holds no such key is left under another name.
  *
  * Returns: (transfer full) (nullable): a key, or %NULL when there is none of that size left
  */
@@ -83,16 +84,21 @@ card_pool_take (guint bits, gpointer directory)
     {
       g_autofree char *path = g_build_filename (directory, name, NULL);
       g_autofree char *taken = g_strdup_printf ("%s.taken-%d", path, (int) getpid ());
+      g_autofree char *bad = NULL;
       CardKey *key;
 
       if (!g_str_has_prefix (name, prefix) || !g_str_has_suffix (name, ".pem")
           || g_rename (path, taken) != 0)
         continue;
       key = load (taken, bits);
-      g_unlink (taken);
       if (key)
-        return key;
-      g_printerr ("%s holds no RSA key of %u bits, so it was removed\n", path, bits);
+        {
+          g_unlink (taken);
+          return key;
+        }
+      bad = g_strconcat (path, ".bad", NULL);
+      g_rename (taken, bad);
+      g_printerr ("%s holds no RSA key of %u bits, so it is called %s.bad now\n", path, bits, name);
     }
   return NULL;
 }

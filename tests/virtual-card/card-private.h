@@ -65,6 +65,7 @@ typedef struct
   guint8 dkek_shares;
   guint8 dkek_missing;
   guint8 dkek[CARD_DKEK_SIZE];
+  guint64 n_starts; /* with a seed, after the first */
 } CardPersistent;
 
 struct _Card

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What a card keeps, as bytes: "KWVC" ‖ version(1) ‖ fields ‖ SHA-256 of all before. Numbers are big-endian; a run of
+/* What a card keeps, as bytes: "KWVC" ‖ version, one byte ‖ fields ‖ SHA-256 of all before. Numbers are big-endian; a run of
  * bytes has its length, four bytes, before it. */
 
 #include "card-private.h"
@@ -10,7 +10,10 @@
 #include <string.h>
 
 #define STATE_MAGIC "KWVC"
-#define STATE_VERSION 1
+#define STATE_VERSION 2
+
+/* The one before it: without the number of starts. */
+#define STATE_VERSION_WITHOUT_STARTS 1
 
 /* Largest state that is read, in bytes: memory, overheads and certificates stay far below. */
 #define STATE_MAX_SIZE (16 * 1024 * 1024)
@@ -207,6 +210,7 @@ card_dup_state (const Card *self)
   write_8 (array, kept->dkek_shares);
   write_8 (array, kept->dkek_missing);
   write_run (array, kept->dkek, sizeof kept->dkek);
+  write_64 (array, kept->n_starts);
 
   for (guint i = 0; i < CARD_N_KEYS; i++)
     n_keys += self->keys[i] != NULL;
@@ -395,7 +399,7 @@ read_file (Reader *reader, Card *self)
 }
 
 static void
-read_persistent (Reader *reader, CardPersistent *kept)
+read_persistent (Reader *reader, guint8 version, CardPersistent *kept)
 {
   kept->initialized = (gboolean) read_number (reader, 1, 1);
   read_array (reader, kept->options, sizeof kept->options, sizeof kept->options);
@@ -410,6 +414,8 @@ read_persistent (Reader *reader, CardPersistent *kept)
   kept->dkek_shares = (guint8) read_number (reader, 1, G_MAXUINT8);
   kept->dkek_missing = (guint8) read_number (reader, 1, kept->dkek_shares);
   read_array (reader, kept->dkek, sizeof kept->dkek, sizeof kept->dkek);
+  if (version != STATE_VERSION_WITHOUT_STARTS)
+    kept->n_starts = read_number (reader, 8, G_MAXUINT64);
 }
 
 /**
@@ -429,6 +435,7 @@ card_read_state (Card *self, GBytes *state, GError **error)
   guint8 digest[CARD_SHA256_SIZE];
   const guint8 *serial;
   gsize serial_size;
+  guint8 version;
   guint64 n_keys, n_files;
   Reader reader;
 
@@ -446,10 +453,11 @@ card_read_state (Card *self, GBytes *state, GError **error)
                            "the state is damaged: its checksum does not fit");
       return FALSE;
     }
-  if (bytes[head_size - 1] != STATE_VERSION)
+  version = bytes[head_size - 1];
+  if (version != STATE_VERSION && version != STATE_VERSION_WITHOUT_STARTS)
     {
       g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                   "the state has version %u, this program knows version %u", bytes[head_size - 1],
+                   "the state has version %u, this program knows version %u", version,
                    STATE_VERSION);
       return FALSE;
     }
@@ -457,7 +465,7 @@ card_read_state (Card *self, GBytes *state, GError **error)
   reader = (Reader){ bytes + head_size, size - head_size - sizeof digest, TRUE, -1 };
   serial = read_run (&reader, CARD_MAX_SERIAL, &serial_size);
   self->serial = g_strndup ((const char *) serial, serial ? serial_size : 0);
-  read_persistent (&reader, &self->kept);
+  read_persistent (&reader, version, &self->kept);
   n_keys = read_number (&reader, 8, CARD_N_KEYS);
   for (guint64 i = 0; reader.good && i < n_keys; i++)
     read_key (&reader, self);

@@ -83,6 +83,19 @@ card_tlv_find (const guint8 *bytes, gsize size, guint16 tag, CardTlv *out_tlv)
 }
 
 /**
+ * card_tlv_get_size:
+ * @tag: tag of one or two bytes
+ * @size: bytes of the value
+ *
+ * Returns: how many bytes card_tlv_append() appends for them
+ */
+gsize
+card_tlv_get_size (guint16 tag, gsize size)
+{
+  return (tag > G_MAXUINT8 ? 2U : 1U) + (size >= 0x100 ? 3U : size >= LONG_LENGTH ? 2U : 1U) + size;
+}
+
+/**
  * card_tlv_append:
  * @array: where to write
  * @tag: tag of one or two bytes

@@ -39,6 +39,8 @@ gboolean card_tlv_next (CardTlvReader *reader, CardTlv *out_tlv);
 
 gboolean card_tlv_find (const guint8 *bytes, gsize size, guint16 tag, CardTlv *out_tlv);
 
+gsize card_tlv_get_size (guint16 tag, gsize size);
+
 void card_tlv_append (GByteArray *array, guint16 tag, const guint8 *value, gsize size);
 
 G_END_DECLS

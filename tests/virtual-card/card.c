@@ -10,7 +10,6 @@
 
 #define CLA_ISO 0x00
 #define CLA_HSM 0x80
-#define CLA_CHAINING 0x10
 #define CLA_SECURE_MESSAGING 0x0C
 
 /* Five digits that count the certificates of a holder. */
@@ -20,6 +19,8 @@
 #define ROOT_NAME "VTSRCACC100001"
 
 #define INS_SELECT 0xA4
+
+#define RANDOM_PURPOSE "card"
 
 typedef enum
 {
@@ -88,7 +89,8 @@ card_alloc (const CardOptions *options)
   self->needs_select = options->needs_select;
   self->rsa_source = options->rsa_source;
   self->rsa_source_data = options->rsa_source_data;
-  self->random = options->seed ? card_random_new_seeded (*options->seed) : card_random_new ();
+  self->random = options->seed ? card_random_new_seeded (*options->seed, RANDOM_PURPOSE, 0)
+                               : card_random_new ();
   self->files = card_files_new ();
   card_reset (self);
   return self;
@@ -146,6 +148,8 @@ card_new (const CardOptions *options)
  * @state: from card_dup_state()
  * @error: return location for a #GError
  *
+ * With a seed, the card counts its starts in what it keeps, and that is to be written before it is used.
+ *
  * Returns: (transfer full): a card as it was when @state was taken; %NULL when @state is damaged, or another card's
  */
 Card *
@@ -160,6 +164,14 @@ card_new_from_state (const CardOptions *options, GBytes *state, GError **error)
       g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
                    "this is the state of card %s, not of %s", self->serial, options->serial);
       return NULL;
+    }
+  if (options->seed)
+    {
+      /* Else it would give the same challenges and keys after each start. */
+      self->kept.n_starts++;
+      self->changed = TRUE;
+      g_clear_pointer (&self->random, card_random_free);
+      self->random = card_random_new_seeded (*options->seed, RANDOM_PURPOSE, self->kept.n_starts);
     }
   return g_steal_pointer (&self);
 }
@@ -232,6 +244,7 @@ void
 card_wipe (Card *self)
 {
   GByteArray *certificates = g_byte_array_ref (card_get_file (self, CARD_FILE_CERTIFICATES));
+  guint64 n_starts = self->kept.n_starts;
 
   for (guint i = 1; i < CARD_N_KEYS; i++)
     g_clear_pointer (&self->keys[i], card_key_free);
@@ -239,6 +252,7 @@ card_wipe (Card *self)
   self->files = card_files_new ();
   card_put_file (self, CARD_FILE_CERTIFICATES, certificates);
   OPENSSL_cleanse (&self->kept, sizeof self->kept);
+  self->kept.n_starts = n_starts;
   self->logged_in = FALSE;
   self->current_file = CARD_NO_FILE;
   self->changed = TRUE;
@@ -264,7 +278,6 @@ static guint
 dispatch (Card *self, const CardApdu *apdu, CardAnswer *answer)
 {
   CommandFlags class_flag = apdu->cla == CLA_HSM ? IN_HSM : IN_ISO;
-  gboolean other_class = FALSE;
 
   if (apdu->cla != CLA_ISO && apdu->cla != CLA_HSM)
     return (apdu->cla & ~CLA_HSM & ~CLA_SECURE_MESSAGING) == 0
@@ -278,15 +291,12 @@ dispatch (Card *self, const CardApdu *apdu, CardAnswer *answer)
       if (commands[i].ins != apdu->ins)
         continue;
       if (!(commands[i].flags & class_flag))
-        {
-          other_class = TRUE;
-          continue;
-        }
+        return CARD_SW_CLA_NOT_SUPPORTED;
       if ((commands[i].flags & WANTS_LOGIN) && !self->logged_in)
         return CARD_SW_NOT_LOGGED_IN;
       return commands[i].run (self, apdu, answer);
     }
-  return other_class ? CARD_SW_CLA_NOT_SUPPORTED : CARD_SW_INS_NOT_SUPPORTED;
+  return CARD_SW_INS_NOT_SUPPORTED;
 }
 
 /**

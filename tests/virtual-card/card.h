@@ -10,8 +10,12 @@ G_BEGIN_DECLS
 #define CARD_MIN_SERIAL 3
 #define CARD_MAX_SERIAL 11
 
-/** CARD_DEFAULT_MEMORY: what keys and files may take together, in bytes: about 60 RSA-2048 keys, as on a 4K card */
-#define CARD_DEFAULT_MEMORY (96 * 1024)
+/** CARD_DEFAULT_MEMORY: what keys and files may take together, in bytes: about 60 RSA-2048 keys with their
+ * requests and descriptions, some 2,000 bytes each, as on a 4K card */
+#define CARD_DEFAULT_MEMORY (118 * 1024)
+
+/** CARD_MAX_MEMORY: most that can be asked for; the state of such a card is still read */
+#define CARD_MAX_MEMORY (8 * 1024 * 1024)
 
 /**
  * CardRsaSource:

@@ -124,7 +124,7 @@ save (Program *program)
 }
 
 static GBytes *
-new_status (guint status)
+new_status (guint16 status)
 {
   const guint8 bytes[] = { (guint8) (status >> 8), (guint8) status };
 
@@ -136,7 +136,7 @@ run_command (Program *program, const guint8 *apdu, gsize size)
 {
   CardFaults *faults = program->faults;
   gint64 begin_usec = g_get_monotonic_time ();
-  guint status;
+  guint16 status;
   guint delay_ms, spent_ms;
   g_autoptr (GBytes) answer = NULL;
 
@@ -150,17 +150,18 @@ run_command (Program *program, const guint8 *apdu, gsize size)
       return;
     }
 
-  status = card_faults_match (faults, apdu, size);
-  answer = status ? new_status (status) : card_process (program->card, apdu, size);
+  answer = card_faults_match (faults, apdu, size, &status)
+               ? new_status (status)
+               : card_process (program->card, apdu, size);
   if (!save (program))
     return;
-  delay_ms = card_faults_get_delay_ms (faults, apdu, size, g_bytes_get_size (answer) - 2);
+  delay_ms = card_faults_get_delay_ms (faults, apdu, size, answer);
 
   if (card_faults_count_down (&faults->corrupt_after))
     {
       g_autoptr (GBytes) sound = g_steal_pointer (&answer);
 
-      answer = card_faults_corrupt (sound);
+      answer = card_faults_corrupt (faults, sound);
     }
 
   spent_ms = (guint) ((g_get_monotonic_time () - begin_usec) / 1000);
@@ -421,10 +422,12 @@ static const GOptionEntry entries[] = {
     "Answer to reset: 4k, 4k-fast, hsm1, contactless, or hexadecimal (4k)", "ATR" },
   { "version", 0, 0, G_OPTION_ARG_STRING, &option_version,
     "Version of the applet (" DEFAULT_VERSION ")", "M.m" },
-  { "memory", 0, 0, G_OPTION_ARG_INT, &option_memory, "Memory for keys and files, in bytes",
-    "BYTES" },
+  { "memory", 0, 0, G_OPTION_ARG_INT, &option_memory,
+    "Memory for keys and files, in bytes, 8 MiB at most", "BYTES" },
   { "seed", 0, 0, G_OPTION_ARG_STRING, &option_seed,
-    "Make random bytes, EC and AES keys from a number; needs --insecure-test-rng", "N" },
+    "Make challenges, EC and AES keys from a number, others after each start; RSA keys and the "
+    "nonces of signatures are random all the same; needs --insecure-test-rng",
+    "N" },
   { "insecure-test-rng", 0, 0, G_OPTION_ARG_NONE, &option_insecure,
     "Say that keys which anybody can guess are wanted", NULL },
   { "rsa-pool", 0, 0, G_OPTION_ARG_FILENAME, &option_rsa_pool,
@@ -476,8 +479,8 @@ read_options (CardOptions *options, guint64 *seed, GError **error)
         "--serial takes two capital letters, then capital letters and digits, 3 to 11 in all");
   if (!parse_version (option_version ? option_version : DEFAULT_VERSION, options))
     return set_usage_error (error, "--version takes two numbers up to 255, as in 3.5");
-  if (option_memory < 0)
-    return set_usage_error (error, "--memory takes a number of bytes");
+  if (option_memory < 0 || option_memory > CARD_MAX_MEMORY)
+    return set_usage_error (error, "--memory takes a number of bytes, 8 MiB at most");
   if (!option_seed != !option_insecure)
     return set_usage_error (
         error, "--seed makes keys that anybody can guess: it goes with --insecure-test-rng, and "
@@ -536,10 +539,15 @@ open_card (Program *program, const CardOptions *options, GError **error)
     {
       program->card = card_new_from_state (options, state, error);
       if (!program->card)
-        g_prefix_error (error, "%s: ", option_state);
-      return program->card != NULL;
+        {
+          g_prefix_error (error, "%s: ", option_state);
+          return FALSE;
+        }
     }
-  program->card = card_new (options);
+  else
+    {
+      program->card = card_new (options);
+    }
   return save (program);
 }
 
@@ -561,6 +569,8 @@ set_up (Program *program, int *argc, char ***argv, GError **error)
     return set_usage_error (error, "there are no arguments beside options");
   if (!read_options (&options, &seed, error) || !read_fault_options (program->faults, error))
     return FALSE;
+  if (options.seed)
+    card_faults_seed (program->faults, *options.seed);
   program->atr = parse_atr (option_atr ? option_atr : known_atrs[0].name);
   if (!program->atr)
     return set_usage_error (

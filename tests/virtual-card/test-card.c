@@ -557,6 +557,10 @@ test_files (void)
   card_test_expect (card, "00B1C401 03 540100 00", 0x6A80);
   card_test_expect (card, "00B1C401 05 5402000000 00", 0x6A80);
   card_test_expect (card, "00B1C402 04 54020000 00", 0x6A82);
+  card_test_expect (card, "00B1CC05 04 54020000 00", 0x6A82);
+  card_test_expect (card, "00B1CC00 04 54020000 00", 0x6986);
+  assert_answer (card, "00B1C401 04 54020007", 0x6282, "");
+  assert_answer (card, "00B1C401 04 54020006", 0x9000, "");
   /* A chunk of 255 bytes comes as an extended command. */
   {
     guint8 data[4 + 3 + 255] = { 0x54, 0x02, 0x00, 0x07, 0x53, 0x81, 0xFF };
@@ -707,9 +711,10 @@ test_change_pins (void)
   card_test_expect (card, CARD_TEST_LOGIN, 0x63C2);
   card_test_expect (card, "0020008107 37373737373737", 0x9000);
   card_test_expect (card, "00240081 0C" CARD_TEST_PIN_HEX "313131313131", 0x63C2);
-  /* A new PIN that is too short, or too long. */
+  /* A new PIN that is too short, or too long; and a try that was lost before stays so. */
   card_test_expect (card, "00240081 0C 37373737373737 3131313131", 0x6700);
   card_test_expect (card, "00240081 17 37373737373737 31313131313131313131313131313131", 0x6700);
+  card_test_expect (card, "00200081", 0x63C2);
   card_test_expect (card, "00240081", 0x6700);
   card_test_expect (card, "00240181 01 00", 0x6A86);
   card_test_expect (card, "00240082 01 00", 0x6A88);
@@ -790,6 +795,11 @@ test_initialize (void)
   card_test_expect (card, "00200088", 0x63CF);
   card_test_expect (card, "804801B0", 0x6982);
   card_test_expect (card, "00B12F02 000004 54020000 0000", 0x6282);
+  /* One key domain is what there is. */
+  card_test_expect (card,
+                    "80500000 1C 80020001 8106 313131313131 8208" CARD_TEST_SO_PIN_HEX
+                    "910103 970101",
+                    0x9000);
 }
 
 static void
@@ -807,6 +817,11 @@ test_initialize_refused (void)
     "80500000 0F 80020001 8106 313131313131 910103",                /* no SO-PIN */
     "80500000 1C 80020001 8106 313131313131 8208 3131313131313131 910103 910103",
     "80500000 1D 80020001 8106 313131313131 8208 3131313131313131 910103 93020101", /* not known */
+    "80500000 1C 80020001 8106 313131313131 8208 3131313131313131 910103 970102", /* two domains */
+    "80500000 1C 80020001 8106 313131313131 8208 3131313131313131 910103 970100",
+    "80500000 1D 80020001 8106 313131313131 8208 3131313131313131 910103 97020001",
+    "80500000 1C 80020001 8106 313131313131 8208 3131313131313131 910103 950100",
+    "80500000 1C 80020001 8106 313131313131 8208 3131313131313131 910103 960100",
     "80500000 1A 80020001 8106 313131313131 8208 3131313131313131 910103 92",
   };
   g_autoptr (Card) card = card_test_new_blank ();
@@ -1006,6 +1021,7 @@ test_generate_refused (void)
     { { "5F290100 421155544341303030303155544341303030303155", rsa, name } },
     { { head, "7F4915060A04007F000702020201028203010001 02020401", name } }, /* no size */
     { { head, "7F4915060A04007F000702020201028203010000 02020400", name } }, /* an even exponent */
+    { { head, "7F4915060A04007F000702020201028203000001 02020400", name } }, /* one as exponent */
     { { head, "7F4911060A04007F00070202020102 8203010001", name } },
     { { head, "7F4915060A04007F000702020203028203010001 02020400", name } }, /* another OID */
     { { head, "7F490A 82030100010203020400", name } },
@@ -1057,6 +1073,72 @@ test_generate_answers (void)
   assert_answer (card, "80580000 000000", 0x9000, "CC00");
   assert_answer (card, without_le, 0x9000, "");
   assert_answer (card, "80580000 000000", 0x9000, "CC00CC01CE01");
+}
+
+static CardKey *
+count_and_give_rsa (guint bits, gpointer n_given)
+{
+  *(guint *) n_given += 1;
+  return card_key_generate_rsa (bits, (const guint8 *) "\1\0\1", 3);
+}
+
+/* What is refused takes no key from the pool; the size of the answer is known to the byte beforehand. */
+static void
+test_generate_refused_early (void)
+{
+#define PAIR                                                                                       \
+  "5F2901004209555443413030303031 7F4915060A04007F000702020201028203010001 02020400"               \
+  "5F200D56545445535430313030303031"
+  static const struct
+  {
+    const char *command;
+    guint status;
+  } refused[] = {
+    { "00460100 000037" PAIR "0001", 0x6700 },
+    { "00460100 00003C" PAIR "9003000001 0000", 0x6A80 },
+    { "00460100 00005A" PAIR
+      "9121000000000000000000000000000000000000000000000000000000000000000000"
+      "0000",
+      0x6A80 },
+  };
+  guint n_given = 0;
+  CardOptions options = { .serial = CARD_TEST_SERIAL,
+                          .version_major = 3,
+                          .memory = 1400,
+                          .rsa_source = count_and_give_rsa,
+                          .rsa_source_data = &n_given };
+  g_autoptr (Card) card = card_new (&options);
+  g_autoptr (Card) larger = NULL;
+  g_autoptr (GBytes) answer = NULL;
+  g_autoptr (GBytes) state = NULL;
+  g_autofree char *too_short = NULL;
+  g_autofree char *just_enough = NULL;
+
+  card_test_expect (card,
+                    "80500000 19 80020001 8106" CARD_TEST_PIN_HEX "8208" CARD_TEST_SO_PIN_HEX
+                    "910103",
+                    0x9000);
+  card_test_expect (card, CARD_TEST_LOGIN, 0x9000);
+  for (guint i = 0; i < G_N_ELEMENTS (refused); i++)
+    card_test_expect (card, refused[i].command, refused[i].status);
+  card_test_expect (card, "00460100 000037" PAIR "0000", 0x6A84);
+  g_assert_cmpuint (n_given, ==, 0);
+
+  state = card_dup_state (card);
+  options.memory = CARD_DEFAULT_MEMORY;
+  larger = card_new_from_state (&options, state, NULL);
+  g_assert_nonnull (larger);
+  card_test_expect (larger, CARD_TEST_LOGIN, 0x9000);
+  answer = card_test_send (larger, "00460100 000037" PAIR "0000", 0x9000);
+  g_assert_cmpuint (n_given, ==, 1);
+  too_short
+      = g_strdup_printf ("00460100 000037" PAIR "%04X", (guint) g_bytes_get_size (answer) - 1);
+  just_enough = g_strdup_printf ("00460100 000037" PAIR "%04X", (guint) g_bytes_get_size (answer));
+  card_test_expect (larger, too_short, 0x6700);
+  g_assert_cmpuint (n_given, ==, 1);
+  card_test_expect (larger, just_enough, 0x9000);
+  g_assert_cmpuint (n_given, ==, 2);
+#undef PAIR
 }
 
 /* A curve counts as known only when all of its parameters are. */
@@ -1274,6 +1356,99 @@ test_memory (void)
   }
 }
 
+static CardKey *
+give_same_rsa (guint bits, gpointer key)
+{
+  const CardKey *rsa = key;
+
+  g_assert_cmpuint (rsa->bits, ==, bits);
+  return card_key_new_rsa_from_pair (rsa->pair);
+}
+
+/* As many keys as a 4K card is said to hold, each with a request and a description of 80 bytes. */
+static void
+test_sixty_rsa (void)
+{
+  g_autoptr (CardKey) key = card_key_generate_rsa (2048, (const guint8 *) "\1\0\1", 3);
+  const CardOptions options = { .serial = CARD_TEST_SERIAL,
+                                .version_major = 3,
+                                .memory = CARD_DEFAULT_MEMORY,
+                                .rsa_source = give_same_rsa,
+                                .rsa_source_data = key };
+  g_autoptr (Card) card = card_new (&options);
+  const guint8 description[6 + 80] = { 0x54, 0x02, 0x00, 0x00, 0x53, 0x50 };
+
+  card_test_expect (card,
+                    "80500000 19 80020001 8106" CARD_TEST_PIN_HEX "8208" CARD_TEST_SO_PIN_HEX
+                    "910103",
+                    0x9000);
+  card_test_expect (card, CARD_TEST_LOGIN, 0x9000);
+  for (guint8 id = 1; id <= 60; id++)
+    {
+      g_autofree char *header = g_strdup_printf ("00D7C4%02X", id);
+      g_autoptr (GBytes) describe
+          = card_test_make_apdu (header, description, sizeof description, "");
+
+      card_test_make_rsa (card, id, 2048);
+      g_bytes_unref (card_test_send_bytes (card, describe, 0x9000));
+    }
+}
+
+/* Each status word that the card itself gives, with the shortest way there. */
+static void
+test_status_words (void)
+{
+#define SET_UP "8050000019 80020001 8106" CARD_TEST_PIN_HEX "8208" CARD_TEST_SO_PIN_HEX "910103"
+#define SET_UP_FOR_TRANSPORT                                                                       \
+  "8050000019 80020003 8106" CARD_TEST_PIN_HEX "8208" CARD_TEST_SO_PIN_HEX "910103"
+#define SET_UP_WITH_DKEK                                                                           \
+  "805000001C 80020001 8106" CARD_TEST_PIN_HEX "8208" CARD_TEST_SO_PIN_HEX "910103 920101"
+#define WRONG_PIN "0020008106 313131313131"
+  static const struct
+  {
+    guint status;
+    const char *commands[6]; /* the last one ends with it */
+  } rows[] = {
+    { 0x9000, { SELECT_APPLET } },
+    { 0x6282, { "00B12F02 000004 54020000 0000" } },
+    { 0x63C2, { SET_UP, WRONG_PIN } },
+    { 0x6700, { "00200081 063634" } },
+    { 0x6982, { SET_UP, "004801B0" } },
+    { 0x6983, { SET_UP, WRONG_PIN, WRONG_PIN, WRONG_PIN, WRONG_PIN } },
+    { 0x6984, { SET_UP_FOR_TRANSPORT, "00200081" } },
+    { 0x6985, { SET_UP_WITH_DKEK, CARD_TEST_LOGIN, "80720192 000000" } },
+    { 0x6986, { "00B10000 04 54020000 00" } },
+    { 0x6A80, { "80500000 01 00" } },
+    { 0x6A81, { SET_UP, CARD_TEST_LOGIN, "004801B0", "80680120 01 00 00" } },
+    { 0x6A82, { "00A4040006 A00000000101" } },
+    { 0x6A84, { SET_UP, CARD_TEST_LOGIN, "00D7C901 0A 54020000 5304 01020304" } },
+    { 0x6A86, { "80580100 00" } },
+    { 0x6A88, { "00200081" } },
+    { 0x6D00, { "80520000 00" } },
+    { 0x6E00, { "80200081" } },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (rows); i++)
+    {
+      const CardOptions options = { .serial = CARD_TEST_SERIAL,
+                                    .version_major = 3,
+                                    .memory = rows[i].status == 0x6A84 ? 0 : CARD_DEFAULT_MEMORY };
+      g_autoptr (Card) card = card_new (&options);
+      guint n_commands = 0;
+
+      while (n_commands < G_N_ELEMENTS (rows[i].commands) && rows[i].commands[n_commands])
+        n_commands++;
+      for (guint j = 0; j + 1 < n_commands; j++)
+        {
+          g_autoptr (GBytes) command = card_test_parse_hex (rows[i].commands[j]);
+
+          g_bytes_unref (
+              card_process (card, g_bytes_get_data (command, NULL), g_bytes_get_size (command)));
+        }
+      card_test_expect (card, rows[i].commands[n_commands - 1], rows[i].status);
+    }
+}
+
 static void
 test_large_rsa (void)
 {
@@ -1348,6 +1523,7 @@ main (int argc, char **argv)
   ADD ("unwrap-from-file", test_unwrap_from_file);
   ADD ("wrap-refused", test_wrap_refused);
   ADD ("generate-refused", test_generate_refused);
+  ADD ("generate-refused-early", test_generate_refused_early);
   ADD ("generate-answers", test_generate_answers);
   ADD ("changed-curve", test_changed_curve);
   ADD ("use-refused", test_use_refused);
@@ -1357,6 +1533,8 @@ main (int argc, char **argv)
   ADD ("login-is-wanted", test_login_is_wanted);
   ADD ("needs-select", test_needs_select);
   ADD ("memory", test_memory);
+  ADD ("sixty-rsa", test_sixty_rsa);
+  ADD ("status-words", test_status_words);
   ADD ("large-rsa", test_large_rsa);
   ADD ("serials", test_serials);
   return g_test_run ();

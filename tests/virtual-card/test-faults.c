@@ -9,10 +9,13 @@
 static const guint8 sign_2048[] = { 0x80, 0x68, 0x01, 0x20 };
 static const guint8 cipher[] = { 0x80, 0x78, 0x01, 0x10 };
 
+/* 0 when there is no rule. */
 static guint
 match (CardFaults *faults, const guint8 *apdu)
 {
-  return card_faults_match (faults, apdu, 4);
+  guint16 status;
+
+  return card_faults_match (faults, apdu, 4, &status) ? status : 0;
 }
 
 static void
@@ -20,6 +23,7 @@ test_rules (void)
 {
   g_autoptr (CardFaults) faults = card_faults_new ();
   g_autoptr (GError) error = NULL;
+  guint16 status;
 
   g_assert_cmphex (match (faults, sign_2048), ==, 0);
   g_assert_true (card_faults_add_rule (faults, "ins=68,sw=6F00", &error));
@@ -39,7 +43,7 @@ test_rules (void)
   card_faults_clear_rules (faults);
   g_assert_cmphex (match (faults, sign_2048), ==, 0);
   g_assert_cmpuint (faults->n_applied, ==, 13);
-  g_assert_cmphex (card_faults_match (faults, sign_2048, 1), ==, 0);
+  g_assert_false (card_faults_match (faults, sign_2048, 1, &status));
 }
 
 static void
@@ -51,6 +55,11 @@ test_bad_rules (void)
                                      "ins=168,sw=6F00",
                                      "ins=68,sw=16F00",
                                      "ins=68,sw=xyz",
+                                     "ins=68,sw=0",
+                                     "ins=68,sw=5FFF",
+                                     "ins=68,sw=7000",
+                                     "ins=68,sw=8FFF",
+                                     "ins=68,sw=A000",
                                      "ins=68;sw=6F00",
                                      "ins=68,sw=6F00,count=-1",
                                      "ins=68,sw=6F00,count=many",
@@ -95,22 +104,49 @@ test_delays (void)
   for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
     {
       const guint8 *apdu = commands[i].apdu;
-      gsize size = commands[i].response_size;
+      g_autofree guint8 *bytes = g_malloc0 (commands[i].response_size + CARD_STATUS_SIZE);
+      g_autoptr (GBytes) answer = NULL;
+
+      bytes[commands[i].response_size] = 0x90;
+      answer = g_bytes_new (bytes, commands[i].response_size + CARD_STATUS_SIZE);
 
       g_assert_true (card_faults_set_delay (faults, "realistic", &error));
-      g_assert_cmpuint (card_faults_get_delay_ms (faults, apdu, 4, size), ==,
+      g_assert_cmpuint (card_faults_get_delay_ms (faults, apdu, 4, answer), ==,
                         commands[i].realistic_ms);
       g_assert_true (card_faults_set_delay (faults, "70", &error));
-      g_assert_cmpuint (card_faults_get_delay_ms (faults, apdu, 4, size), ==,
+      g_assert_cmpuint (card_faults_get_delay_ms (faults, apdu, 4, answer), ==,
                         commands[i].is_crypto ? 70 : 0);
       g_assert_true (card_faults_set_delay (faults, "0", &error));
-      g_assert_cmpuint (card_faults_get_delay_ms (faults, apdu, 4, size), ==, 0);
+      g_assert_cmpuint (card_faults_get_delay_ms (faults, apdu, 4, answer), ==, 0);
     }
   g_assert_false (card_faults_set_delay (faults, "600001", &error));
   g_assert_cmpstr (error->message, ==,
                    "'600001' is no delay: milliseconds up to 600000, or 'realistic'");
   g_assert_false (card_faults_set_delay (faults, "", NULL));
   g_assert_false (card_faults_set_delay (faults, "-1", NULL));
+}
+
+/* What is refused takes no time; an EC pair takes less than one of RSA. */
+static void
+test_delays_by_what_is_done (void)
+{
+  g_autoptr (CardFaults) faults = card_faults_new ();
+  g_autoptr (GBytes) done = card_test_parse_hex ("9000");
+  g_autoptr (GBytes) refused = card_test_parse_hex ("6A80");
+  g_autoptr (GBytes) make_ec = card_test_make_ec_command (1, "prime256v1");
+  g_autoptr (GBytes) make_rsa
+      = card_test_parse_hex ("00460100 000019 7F4915060A04007F000702020201028203010001 02020400");
+  gsize ec_size, rsa_size;
+  const guint8 *ec = g_bytes_get_data (make_ec, &ec_size);
+  const guint8 *rsa = g_bytes_get_data (make_rsa, &rsa_size);
+
+  g_assert_true (card_faults_set_delay (faults, "realistic", NULL));
+  g_assert_cmpuint (card_faults_get_delay_ms (faults, ec, ec_size, done), ==, 300);
+  g_assert_cmpuint (card_faults_get_delay_ms (faults, rsa, rsa_size, done), ==, 3000);
+  g_assert_cmpuint (card_faults_get_delay_ms (faults, rsa, rsa_size, refused), ==, 0);
+  g_assert_true (card_faults_set_delay (faults, "70", NULL));
+  g_assert_cmpuint (card_faults_get_delay_ms (faults, rsa, rsa_size, done), ==, 70);
+  g_assert_cmpuint (card_faults_get_delay_ms (faults, rsa, rsa_size, refused), ==, 0);
 }
 
 static void
@@ -127,25 +163,36 @@ test_count_down (void)
   g_assert_cmpint (commands, ==, CARD_NEVER);
 }
 
+/* Garbage is never the sound answer, and the same from the same seed. */
 static void
 test_corrupt (void)
 {
   static const char *const answers[] = { "9000", "0102030405060708090A0B0C0D0E0F109000" };
+  g_autoptr (CardFaults) seeded = card_faults_new ();
+  g_autoptr (CardFaults) same = card_faults_new ();
+  g_autoptr (CardFaults) other = card_faults_new ();
+  guint n_other = 0;
 
+  card_faults_seed (seeded, 7);
+  card_faults_seed (same, 7);
   for (guint i = 0; i < G_N_ELEMENTS (answers); i++)
     {
       g_autoptr (GBytes) sound = card_test_parse_hex (answers[i]);
-      guint n_different = 0;
 
       for (guint j = 0; j < 300; j++)
         {
-          g_autoptr (GBytes) corrupt = card_faults_corrupt (sound);
+          g_autoptr (GBytes) corrupt = card_faults_corrupt (seeded, sound);
+          g_autoptr (GBytes) again = card_faults_corrupt (same, sound);
+          g_autoptr (GBytes) unlike = card_faults_corrupt (other, sound);
 
-          g_assert_cmpuint (g_bytes_get_size (corrupt), >=, 2);
-          n_different += !g_bytes_equal (sound, corrupt);
+          g_assert_cmpuint (g_bytes_get_size (corrupt), >=, CARD_STATUS_SIZE);
+          g_assert_false (g_bytes_equal (sound, corrupt));
+          g_assert_false (g_bytes_equal (sound, unlike));
+          g_assert_true (g_bytes_equal (again, corrupt));
+          n_other += !g_bytes_equal (unlike, corrupt);
         }
-      g_assert_cmpuint (n_different, >, 100);
     }
+  g_assert_cmpuint (n_other, >, 100);
 }
 
 static void
@@ -173,11 +220,10 @@ test_trace_masks (void)
                  "8208****************"
                  "910103");
   /* There, only what is known to be no secret is shown. */
-  assert_traced ("805000000E 93020101 970101 95020102 9801FF",
-                 "805000000E93020101"
-                 "970101"
-                 "9502****"
-                 "9801**");
+  assert_traced ("805000000E 93020101 970101 95020102 9801FF", "805000000E93020101"
+                                                               "970101"
+                                                               "9502****"
+                                                               "9801**");
   assert_traced ("8052000000", "8052000000");
   assert_traced ("8052000002 ABCD 00", "8052000002****00");
   /* What cannot be taken apart is masked from where secrets may begin. */
@@ -230,6 +276,7 @@ main (int argc, char **argv)
   g_test_add_func ("/card-faults/rules", test_rules);
   g_test_add_func ("/card-faults/bad-rules", test_bad_rules);
   g_test_add_func ("/card-faults/delays", test_delays);
+  g_test_add_func ("/card-faults/delays-by-what-is-done", test_delays_by_what_is_done);
   g_test_add_func ("/card-faults/count-down", test_count_down);
   g_test_add_func ("/card-faults/corrupt", test_corrupt);
   g_test_add_func ("/card-trace/masks", test_trace_masks);

@@ -141,7 +141,59 @@ test_other_version (void)
 
   bytes[4] = 9;
   set_digest (bytes, size);
-  assert_refused (bytes, size, "the state has version 9, this program knows version 1");
+  assert_refused (bytes, size, "the state has version 9, this program knows version 2");
+}
+
+/* A state of the version before lacks the eight bytes that count starts, behind the DKEK. */
+static void
+test_version_before (void)
+{
+  g_autoptr (Card) card = card_test_new (2);
+  g_autoptr (GBytes) state = card_dup_state (card);
+  gsize size = g_bytes_get_size (state);
+  g_autofree guint8 *bytes = g_memdup2 (g_bytes_get_data (state, NULL), size);
+  /* Magic, version, serial, initialized, options, transport, PIN, tries (2), SO-PIN, tries, DKEK (3), DKEK. */
+  const gsize at = 4 + 1 + 4 + 8 + 1 + 4 + 2 + 1 + 4 + 6 + 2 + 4 + 8 + 1 + 3 + 4 + 32;
+  g_autoptr (GBytes) old_state = NULL;
+  g_autoptr (GBytes) again = NULL;
+  g_autoptr (Card) copy = NULL;
+  g_autoptr (GError) error = NULL;
+
+  memmove (bytes + at, bytes + at + 8, size - at - 8);
+  bytes[4] = 1;
+  set_digest (bytes, size - 8);
+  old_state = g_bytes_new (bytes, size - 8);
+  copy = card_new_from_state (&options, old_state, &error);
+  g_assert_no_error (error);
+  again = card_dup_state (copy);
+  g_assert_true (g_bytes_equal (again, state));
+}
+
+/* With a seed, each start has its own stream of random bytes, and the number of starts is kept. */
+static void
+test_seeded_starts (void)
+{
+  static const guint64 seed = 4711;
+  CardOptions seeded = options;
+  g_autoptr (Card) card = card_test_new (0);
+  g_autoptr (GBytes) state = card_dup_state (card);
+  g_autoptr (GHashTable) challenges
+      = g_hash_table_new_full (g_bytes_hash, g_bytes_equal, (GDestroyNotify) g_bytes_unref, NULL);
+
+  seeded.seed = &seed;
+  for (guint i = 0; i < 4; i++)
+    {
+      g_autoptr (Card) started = card_new_from_state (&seeded, state, NULL);
+      g_autoptr (Card) same = card_new_from_state (&seeded, state, NULL);
+      g_autoptr (GBytes) challenge = card_test_send (started, "00840000 20", 0x9000);
+      g_autoptr (GBytes) challenge_of_same = card_test_send (same, "00840000 20", 0x9000);
+
+      g_assert_true (g_bytes_equal (challenge, challenge_of_same));
+      g_assert_true (g_hash_table_add (challenges, g_bytes_ref (challenge)));
+      g_assert_true (card_take_change (started));
+      g_clear_pointer (&state, g_bytes_unref);
+      state = card_dup_state (started);
+    }
 }
 
 /* With the checksum set right: nothing that is read can make the reader go astray. */
@@ -298,6 +350,8 @@ main (int argc, char **argv)
   g_test_add_func ("/card-state/other-serial", test_other_serial);
   g_test_add_func ("/card-state/damaged", test_damaged);
   g_test_add_func ("/card-state/other-version", test_other_version);
+  g_test_add_func ("/card-state/version-before", test_version_before);
+  g_test_add_func ("/card-state/seeded-starts", test_seeded_starts);
   g_test_add_func ("/card-state/changed-with-checksum", test_changed_with_checksum);
   g_test_add_func ("/card-state/refused-changes-nothing", test_refused_changes_nothing);
   g_test_add_func ("/card-state/any-bytes", test_any_bytes);
