@@ -501,8 +501,21 @@ advise_missing (const Judgement *judgement, guint row, KwKeyFacts *facts)
 }
 
 /* Whether the first key may be used for what is new. */
+/* Whether a ready device has the key in a form that is weak: a job to encrypt could come to it. */
+static gboolean
+is_weak_somewhere (const Judgement *judgement, guint row)
+{
+  for (guint i = 0; i < judgement->n_devices; i++)
+    {
+      if (judgement->devices[i].ready
+          && kw_key_matrix_edit_cell (judgement->matrix, row, i)->state == KW_KEY_STATE_WEAK)
+        return TRUE;
+    }
+  return FALSE;
+}
+
 static void
-judge_encryption (const Judgement *judgement, KwKeyFacts *facts)
+judge_encryption (const Judgement *judgement, guint row, KwKeyFacts *facts)
 {
   KwKeyring *self = judgement->keyring;
 
@@ -525,7 +538,8 @@ judge_encryption (const Judgement *judgement, KwKeyFacts *facts)
           "more devices have it",
           facts->id, facts->n_copies, facts->n_copies == 1 ? "" : "s", self->min_copies);
     }
-  facts->may_encrypt = self->encrypts && facts->n_copies >= self->min_copies && facts->n_copies > 0;
+  facts->may_encrypt = self->encrypts && facts->n_copies >= self->min_copies && facts->n_copies > 0
+                       && !is_weak_somewhere (judgement, row);
 }
 
 static void
@@ -549,7 +563,7 @@ judge_configured (Judgement *judgement, guint row, const KwKeySelector *selector
     judge_unrecorded (judgement, row, facts);
   sum_up_row (judgement, row, facts);
   advise_missing (judgement, row, facts);
-  judge_encryption (judgement, facts);
+  judge_encryption (judgement, row, facts);
 }
 
 /* The RSA keys of a list by their CKA_IDs: there may be thousands, on each device. */

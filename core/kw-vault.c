@@ -576,7 +576,7 @@ check_job (KwVault *self, KwJob *job, gsize *out_n_bytes)
 }
 
 static void
-on_keys_changed (KwKeyring *keyring G_GNUC_UNUSED, KwVault *self)
+on_keys_changed (GObject *source G_GNUC_UNUSED, KwVault *self)
 {
   kw_vault_forget (self);
 }
@@ -589,6 +589,8 @@ kw_vault_dispose (GObject *object)
   kw_vault_stop (self);
   if (self->keyring != NULL)
     g_signal_handlers_disconnect_by_data (self->keyring, self);
+  if (self->pool != NULL)
+    g_signal_handlers_disconnect_by_data (self->pool, self);
   g_clear_object (&self->keyring);
   g_clear_object (&self->pool);
   G_OBJECT_CLASS (kw_vault_parent_class)->dispose (object);
@@ -647,6 +649,8 @@ kw_vault_new (KwPool *pool, KwKeyring *keyring, const KwHsmConfig *config)
   self->max_plaintext = config->max_plaintext;
   self->ttl_usec = (gint64) config->data_key_ttl * G_USEC_PER_SEC;
   g_signal_connect (self->keyring, "changed", G_CALLBACK (on_keys_changed), self);
+  /* Until the pool knows of it, a message may still begin under what was right before. */
+  g_signal_connect (self->pool, "changed", G_CALLBACK (on_keys_changed), self);
   return self;
 }
 

@@ -54,7 +54,8 @@ static const guint8 aes_algorithms[] = { 0x10, 0x11, 0x18, 0x92, 0x93 };
  * @link: a connection, in a transaction
  * @error: where to store the error
  *
- * Looks for a number under which there is neither a key nor what somebody left of one.
+ * Looks for a number under which there is neither a key nor what somebody left of one. It comes after all that are taken,
+ * as long as there is such a number: keys are counted by it, and a new one must not move into the place of another.
  *
  * Returns: the number; 0 with %KW_ERROR_TOKEN_FULL or an error of the card
  */
@@ -63,6 +64,7 @@ kw_sc_find_free_kid (KwScLink *link, GError **error)
 {
   g_autoptr (GArray) ids = kw_sc_card_enumerate (link, error);
   gboolean taken[G_MAXUINT8 + 1] = { FALSE };
+  guint last_free = 0;
 
   if (ids == NULL)
     return 0;
@@ -74,11 +76,19 @@ kw_sc_find_free_kid (KwScLink *link, GError **error)
           || id >> 8 == KW_SC_FILE_CERTIFICATE)
         taken[id & 0xFF] = TRUE;
     }
-  for (guint kid = 1; kid <= KW_SC_MAX_KID; kid++)
+  for (guint kid = KW_SC_MAX_KID; kid > 0; kid--)
+    {
+      if (taken[kid])
+        break;
+      last_free = kid;
+    }
+  for (guint kid = 1; last_free == 0 && kid <= KW_SC_MAX_KID; kid++)
     {
       if (!taken[kid])
-        return (guint8) kid;
+        last_free = kid;
     }
+  if (last_free != 0)
+    return (guint8) last_free;
   g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_FULL,
                "The card holds %d keys, which is as many as it can number", KW_SC_MAX_KID);
   return 0;

@@ -322,6 +322,24 @@ test_weak (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   assert_key (fixture, "label:old", KW_KEY_STATE_WEAK, 1, FALSE, "firmware 3.1 made it");
 }
 
+/* That another device has another key does not make a weak one better. */
+static void
+test_weak_and_different (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  static const guint both = KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT;
+  g_autoptr (KwKeyMatrix) matrix = NULL;
+  const KwKeyFacts *facts = NULL;
+
+  give (fixture, 0, "first", FINGERPRINT_A, (KwKeyUsage) both, "firmware 3.1 made it");
+  judge_and_record (fixture);
+  give_good (fixture, 1, "first", FINGERPRINT_B);
+  judge (fixture);
+  matrix = kw_keyring_ref_matrix (fixture->keyring);
+  facts = kw_key_matrix_find_key (matrix, "label:first");
+  g_assert_cmpint (facts->state, ==, KW_KEY_STATE_DIFFERENT);
+  g_assert_false (facts->may_encrypt);
+}
+
 static void
 test_usage (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
@@ -549,6 +567,7 @@ main (int argc, char **argv)
   add ("/matrix/waits-for-all-to-settle", test_waits_for_all_to_settle);
   add ("/matrix/min-copies", test_min_copies);
   add ("/matrix/weak", test_weak);
+  add ("/matrix/weak-and-different", test_weak_and_different);
   add ("/matrix/usage", test_usage);
   add ("/matrix/ambiguous-label", test_ambiguous_label);
   add ("/matrix/encryption-switched-off", test_encryption_switched_off);

@@ -879,6 +879,51 @@ test_change_of_keys_forgets_data_keys (Fixture *fixture, gconstpointer data G_GN
   g_assert_cmpuint (kw_vault_get_n_data_keys (fixture->main.vault), ==, 0);
 }
 
+/* A message that begins when the keyring knows of another key, and the pool does not yet. */
+typedef struct
+{
+  Fixture *fixture;
+  KwJob *job;
+  gint n_ended;
+} Early;
+
+static void
+encrypt_early (KwKeyring *keyring, Early *early)
+{
+  g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (keyring);
+
+  if (early->job != NULL || kw_key_matrix_get_key (matrix, 0)->state != KW_KEY_STATE_DIFFERENT)
+    return;
+  early->job = encrypt_job (early->fixture, "text", 4, NULL);
+  start (&early->fixture->main, early->job, &early->n_ended);
+  while (g_atomic_int_get (&early->n_ended) == 0)
+    g_thread_yield ();
+}
+
+static void
+test_withdrawn_key_is_not_kept (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) a G_GNUC_UNUSED = plug (&fixture->main, "A", 1, 2);
+  Early early = { .fixture = fixture };
+  g_autoptr (KwJob) later = NULL;
+
+  wait_for_copies (&fixture->main, 1);
+  g_signal_connect (fixture->main.keyring, "changed", G_CALLBACK (encrypt_early), &early);
+  g_assert_true (kw_keyring_accept (fixture->main.keyring, "label:first",
+                                    "00112233445566778899aabbccddeeff", NULL));
+  g_assert_true (kw_keyring_load (fixture->main.keyring, NULL, NULL));
+  kw_pool_reopen_devices (fixture->main.pool, TRUE);
+  kw_iterate_until (early.job != NULL
+                    && get_facts (&fixture->main, 0).state == KW_KEY_STATE_DIFFERENT);
+  /* Whatever became of that one: none goes on with what it left. */
+  later = encrypt_job (fixture, "text", 4, NULL);
+  run (&fixture->main, later);
+  g_assert_nonnull (later->error);
+  g_assert_cmpuint (kw_vault_get_n_data_keys (fixture->main.vault), ==, 0);
+  g_signal_handlers_disconnect_by_data (fixture->main.keyring, &early);
+  kw_job_unref (early.job);
+}
+
 /* Garbage takes no place from what is in use. */
 static void
 test_wrong_data_keys_are_not_kept (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
@@ -1079,6 +1124,7 @@ main (int argc, char **argv)
   add ("/vault/data-key/is-used-again", TTL, test_data_key_is_used_again);
   add ("/vault/data-key/expires", TTL, test_data_key_expires);
   add ("/vault/data-key/change-of-keys-forgets", TTL, test_change_of_keys_forgets_data_keys);
+  add ("/vault/data-key/withdrawn-key-is-not-kept", TTL, test_withdrawn_key_is_not_kept);
   add ("/vault/data-key/wrong-ones-are-not-kept", TTL, test_wrong_data_keys_are_not_kept);
   add ("/vault/data-key/bounded", TTL, test_data_keys_are_bounded);
   add ("/vault/data-key/not-worn-out", KEYS "data_key_ttl = 60\nmax_plaintext = 67108864\n",
