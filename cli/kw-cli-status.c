@@ -43,23 +43,67 @@ listing_clear (Listing *listing)
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Listing, listing_clear)
 
-static void
-add_boolean (JsonBuilder *builder, const char *name, gboolean value)
+/* What a property is called in JSON. */
+typedef struct
 {
-  json_builder_set_member_name (builder, name);
-  json_builder_add_boolean_value (builder, value);
-}
+  const char *member;
+  const char *property;
+} Member;
+
+static const Member device_members[] = {
+  { "serial", "Serial" },
+  { "label", "Label" },
+  { "model", "Model" },
+  { "reader", "Reader" },
+  { "firmware", "Firmware" },
+  { "options", "Options" },
+  { "state", "State" },
+  { "state_text", "StateText" },
+  { "state_since", "StateSince" },
+  { "pin_tries_left", "PinTriesLeft" },
+  { "so_pin_tries_left", "SoPinTriesLeft" },
+  { "dkek_check_value", "DkekCheckValue" },
+  { "keys", "Keys" },
+  { "jobs", "Jobs" },
+  { "errors", "Errors" },
+  { "failovers", "Failovers" },
+  { "median_milliseconds", "MedianMilliseconds" },
+};
+
+static const Member key_members[] = {
+  { "id", "Id" },
+  { "kind", "Kind" },
+  { "label", "Label" },
+  { "fingerprint", "Fingerprint" },
+  { "encrypts", "Encrypts" },
+  { "copies", "Copies" },
+  { "state", "State" },
+  { "advice", "Advice" },
+};
+
+static const Member manager_members[] = {
+  { "version", "Version" },
+  { "state", "State" },
+  { "operational", "Operational" },
+  { "consistent", "Consistent" },
+  { "text", "StatusText" },
+  { "key_ids", "KeyIds" },
+  { "ready_devices", "ReadyDevices" },
+};
 
 static void
-add_strings (JsonBuilder *builder, const char *name, GVariant *properties, const char *property)
+add_members (JsonBuilder *builder, GVariant *properties, const Member *members, guint n_members)
 {
-  g_auto (GStrv) strings = kw_cli_bus_dup_strings (properties, property);
+  for (guint i = 0; i < n_members; i++)
+    {
+      g_autoptr (GVariant) value = g_variant_lookup_value (properties, members[i].property, NULL);
 
-  json_builder_set_member_name (builder, name);
-  json_builder_begin_array (builder);
-  for (guint i = 0; strings[i] != NULL; i++)
-    json_builder_add_string_value (builder, strings[i]);
-  json_builder_end_array (builder);
+      json_builder_set_member_name (builder, members[i].member);
+      if (value != NULL)
+        json_builder_add_value (builder, json_gvariant_serialize (value));
+      else
+        json_builder_add_null_value (builder);
+    }
 }
 
 static void
@@ -78,31 +122,9 @@ add_advice (Listing *listing, const char *name, const char *text)
 static void
 add_device_json (Listing *listing, GVariant *device)
 {
-  JsonBuilder *builder = listing->json;
-  double median = kw_cli_bus_get_double (device, "MedianMilliseconds");
-
-  json_builder_begin_object (builder);
-  kw_cli_json_add_string (builder, "serial", kw_cli_bus_get_string (device, "Serial"));
-  kw_cli_json_add_string (builder, "label", kw_cli_bus_get_string (device, "Label"));
-  kw_cli_json_add_string (builder, "model", kw_cli_bus_get_string (device, "Model"));
-  kw_cli_json_add_string (builder, "reader", kw_cli_bus_get_string (device, "Reader"));
-  kw_cli_json_add_string (builder, "firmware", kw_cli_bus_get_string (device, "Firmware"));
-  kw_cli_json_add_string (builder, "options", kw_cli_bus_get_string (device, "Options"));
-  kw_cli_json_add_string (builder, "state", kw_cli_bus_get_string (device, "State"));
-  kw_cli_json_add_string (builder, "state_text", kw_cli_bus_get_string (device, "StateText"));
-  kw_cli_json_add_int (builder, "state_since", kw_cli_bus_get_integer (device, "StateSince"));
-  kw_cli_json_add_int (builder, "pin_tries_left", kw_cli_bus_get_integer (device, "PinTriesLeft"));
-  kw_cli_json_add_int (builder, "so_pin_tries_left",
-                       kw_cli_bus_get_integer (device, "SoPinTriesLeft"));
-  kw_cli_json_add_string (builder, "dkek_check_value",
-                          kw_cli_bus_get_string (device, "DkekCheckValue"));
-  add_strings (builder, "keys", device, "Keys");
-  kw_cli_json_add_int (builder, "jobs", kw_cli_bus_get_integer (device, "Jobs"));
-  kw_cli_json_add_int (builder, "errors", kw_cli_bus_get_integer (device, "Errors"));
-  kw_cli_json_add_int (builder, "failovers", kw_cli_bus_get_integer (device, "Failovers"));
-  json_builder_set_member_name (builder, "median_milliseconds");
-  json_builder_add_double_value (builder, median);
-  json_builder_end_object (builder);
+  json_builder_begin_object (listing->json);
+  add_members (listing->json, device, device_members, G_N_ELEMENTS (device_members));
+  json_builder_end_object (listing->json);
 }
 
 static gboolean
@@ -197,19 +219,10 @@ add_uses_json (JsonBuilder *builder, GVariant *days)
 static void
 add_key_json (Listing *listing, GVariant *key, GVariant *days)
 {
-  JsonBuilder *builder = listing->json;
-
-  json_builder_begin_object (builder);
-  kw_cli_json_add_string (builder, "id", kw_cli_bus_get_string (key, "Id"));
-  kw_cli_json_add_string (builder, "kind", kw_cli_bus_get_string (key, "Kind"));
-  kw_cli_json_add_string (builder, "label", kw_cli_bus_get_string (key, "Label"));
-  kw_cli_json_add_string (builder, "fingerprint", kw_cli_bus_get_string (key, "Fingerprint"));
-  add_boolean (builder, "encrypts", kw_cli_bus_get_boolean (key, "Encrypts"));
-  kw_cli_json_add_int (builder, "copies", kw_cli_bus_get_integer (key, "Copies"));
-  kw_cli_json_add_string (builder, "state", kw_cli_bus_get_string (key, "State"));
-  kw_cli_json_add_string (builder, "advice", kw_cli_bus_get_string (key, "Advice"));
-  add_uses_json (builder, days);
-  json_builder_end_object (builder);
+  json_builder_begin_object (listing->json);
+  add_members (listing->json, key, key_members, G_N_ELEMENTS (key_members));
+  add_uses_json (listing->json, days);
+  json_builder_end_object (listing->json);
 }
 
 /* A key of hsm_keyid that is not the first: it decrypts what was encrypted before. */
@@ -350,13 +363,7 @@ print_status_json (Listing *listing, GVariant *manager, GError **error)
   JsonBuilder *builder = listing->json;
 
   json_builder_begin_object (builder);
-  kw_cli_json_add_string (builder, "version", kw_cli_bus_get_string (manager, "Version"));
-  kw_cli_json_add_string (builder, "state", kw_cli_bus_get_string (manager, "State"));
-  add_boolean (builder, "operational", kw_cli_bus_get_boolean (manager, "Operational"));
-  add_boolean (builder, "consistent", kw_cli_bus_get_boolean (manager, "Consistent"));
-  kw_cli_json_add_string (builder, "text", kw_cli_bus_get_string (manager, "StatusText"));
-  add_strings (builder, "key_ids", manager, "KeyIds");
-  kw_cli_json_add_int (builder, "ready_devices", kw_cli_bus_get_integer (manager, "ReadyDevices"));
+  add_members (builder, manager, manager_members, G_N_ELEMENTS (manager_members));
   json_builder_set_member_name (builder, "devices");
   json_builder_begin_array (builder);
   if (!list_devices (listing, error))
