@@ -120,7 +120,7 @@ raise_to_public (KwScKey *key, const guint8 *input, guint8 *output)
          && size == modulus_bytes (key);
 }
 
-/* The private operation on a number that is as long as the modulus; proven by the public one. */
+/* The private operation on a number less than the modulus and as long; proven by the public one. */
 static KwSecret *
 raise_to_private (KwScLink *link,
                   KwScKey *key,
@@ -134,10 +134,19 @@ raise_to_private (KwScLink *link,
   const KwScCommand command = { CLA_HSM, ins, key->kid, algorithm, input, size, size };
   KwScAnswer answer = { 0 };
   g_autoptr (KwSecret) block = NULL;
+  g_autoptr (GError) run_error = NULL;
   guint8 again[KW_MAX_RSA_BYTES];
 
-  if (!run_with_key (link, key, &command, what, &answer, error)
-      || !check_size (answer.data, size, error))
+  if (!run_with_key (link, key, &command, what, &answer, &run_error))
+    {
+      /* The number is less than the modulus that was read; a card that finds it too large has another one. */
+      if (answer.sw == KW_SC_SW_WRONG_DATA)
+        set_not_the_same (key, error);
+      else
+        g_propagate_error (error, g_steal_pointer (&run_error));
+      return NULL;
+    }
+  if (!check_size (answer.data, size, error))
     return NULL;
   block = kw_secret_new_copy (answer.data.data, size, error);
   if (block == NULL)

@@ -703,6 +703,11 @@ test_replaced_keys_are_noticed (void)
   aes = kw_token_generate_aes (token, 256, aes_id, "aes", NULL);
   rsa = kw_token_generate_rsa (token, 2048, rsa_id, "rsa", NULL);
   ciphertext = encrypt (rsa, "x", KW_RSA_PADDING_PKCS1);
+  /* A new modulus that is less than the ciphertext: the card does not even begin. */
+  g_free (kw_card_rig_control (f->rig, 0, "fault ins=62,sw=6A80,count=1", NULL));
+  g_assert_null (kw_token_rsa_decrypt (token, rsa_id, KW_RSA_PADDING_PKCS1, ciphertext, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_DEVICE_FAILED);
+  g_clear_error (&error);
   /* On our own login, without a SELECT. */
   g_free (kw_card_rig_transmit (f->rig, 0, "004801B20791051011189293", NULL));
   g_assert_null (kw_token_aes_cbc (token, aes_id, TRUE, block, block, 32, &error));
