@@ -43,5 +43,18 @@
 #define KW_MAX_KNOWN_DEVICES 256   /* whose figures are kept when they are unplugged */
 #define KW_MAX_BUDGET_CALLERS 4096 /* callers whose failed decrypts are counted at a time */
 
+#define KW_MAX_HTTP_BODY_BYTES KW_MAX_BYTES_UNDER_WAY /* of all large requests at a time */
+#define KW_MAX_LOCKED_BODY_BYTES 4096    /* a body up to this size lies in memory that is locked */
+#define KW_MAX_STREAM_BYTES (256 * 1024) /* that wait for a slow reader of a stream */
+#define KW_MAX_EVENT_LISTENERS 1000
+#define KW_MAX_JSON_DEPTH 16
+#define KW_MAX_JSON_MEMBERS 64 /* of one object */
+#define KW_MAX_BATCH 100       /* messages in one request */
+#define KW_MAX_API_CLIENTS 32
+#define KW_MAX_VERIFIED_TOKENS 1024 /* JSON Web Tokens that need not be verified again */
+#define KW_MAX_WEB_SESSIONS 64
+#define KW_MAX_WEB_LOGINS 16        /* links that were not used yet */
+#define KW_MAX_REFUSED_CALLERS 4096 /* addresses whose failures are counted */
+
 #define KW_GENERATE_TIMEOUT_FACTOR                                                                 \
   12 /* making a key may take this many times as long as using one */
