@@ -24,6 +24,7 @@ typedef struct
   gint64 since;         /* monotonic; written by the event thread before the phase */
   char *peer;           /* owned; made on first use by the event thread */
   gint64 uid;
+  GArray *groups;       /* owned, nullable: of guint32; made with the peer */
 } KwHttpConnection;
 
 struct _KwHttpRequest
@@ -41,6 +42,8 @@ struct _KwHttpRequest
   gsize n_received;
   gpointer data; /* owned with destroy */
   GDestroyNotify destroy;
+  gboolean is_head;
+  gboolean wants_problem; /* errors of the server are told as problem documents (RFC 9457) */
   gboolean no_room;  /* event thread: for the body */
   gboolean has_body; /* event thread: the headers announce one */
   gboolean handled;  /* event thread: the answer is there, or somebody will give it */
@@ -60,6 +63,11 @@ void kw_http_request_cut (KwHttpRequest *request);
 
 void
 kw_http_request_respond_raw (KwHttpRequest *request, guint status, struct MHD_Response *response);
+
+void kw_http_request_respond_text_with (KwHttpRequest *request,
+                                        guint status,
+                                        const char *text,
+                                        const KwHttpHeader *headers);
 
 void kw_http_request_add_headers (KwHttpRequest *request,
                                   struct MHD_Response *response,

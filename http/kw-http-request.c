@@ -6,6 +6,7 @@
 #include "kw-http-private.h"
 
 #include "kw-listen.h"
+#include "kw-log.h"
 
 #include <sys/socket.h>
 
@@ -175,6 +176,36 @@ kw_http_request_get_query (KwHttpRequest *request, const char *name)
 }
 
 /**
+ * kw_http_request_get_groups:
+ * @request: a request in its check or handler
+ * @out_n_groups: (out): how many
+ *
+ * Returns: (transfer none) (nullable): group ids of the peer on a UNIX socket
+ */
+const guint32 *
+kw_http_request_get_groups (KwHttpRequest *request, gsize *out_n_groups)
+{
+  KwHttpConnection *connection = request->connection;
+
+  if (connection->groups == NULL)
+    connection->groups = kw_listen_get_peer_groups (connection->fd);
+  *out_n_groups = connection->groups->len;
+  return (const guint32 *) (const void *) connection->groups->data;
+}
+
+/**
+ * kw_http_request_is_head:
+ * @request: a request
+ *
+ * Returns: whether only the headers of the answer are wanted. Any thread.
+ */
+gboolean
+kw_http_request_is_head (KwHttpRequest *request)
+{
+  return request->is_head;
+}
+
+/**
  * kw_http_request_is_secure:
  * @request: a request
  *
@@ -291,24 +322,54 @@ kw_http_request_respond (KwHttpRequest *request, const KwHttpResponse *answer)
   kw_http_request_respond_raw (request, answer->status, response);
 }
 
+static const char *
+find_reason (guint status)
+{
+  const char *reason = MHD_get_reason_phrase_for (status);
+
+  return reason != NULL ? reason : "Error";
+}
+
+/* As kw_http_request_respond_text(), with more headers. */
+void
+kw_http_request_respond_text_with (KwHttpRequest *request,
+                                   guint status,
+                                   const char *text,
+                                   const KwHttpHeader *headers)
+{
+  gboolean problem = request->wants_problem && status >= MHD_HTTP_BAD_REQUEST;
+  GString *line = g_string_new (NULL);
+  g_autoptr (GBytes) body = NULL;
+  KwHttpResponse response = { .status = status, .headers = headers };
+
+  if (problem)
+    {
+      g_string_append (line, "{\"type\":\"about:blank\",\"title\":");
+      kw_log_append_json_string (line, find_reason (status));
+      g_string_append_printf (line, ",\"status\":%u,\"detail\":", status);
+      kw_log_append_json_string (line, text);
+      g_string_append (line, "}");
+    }
+  else
+    g_string_append_printf (line, "%s\n", text);
+  body = g_string_free_to_bytes (line);
+  response.content_type = problem ? "application/problem+json" : "text/plain; charset=utf-8";
+  response.body = body;
+  kw_http_request_respond (request, &response);
+}
+
 /**
  * kw_http_request_respond_text:
  * @request: a request
  * @status: HTTP status
  * @text: one sentence
  *
- * Answers with one line of text. Any thread.
+ * Answers with one line of text; below /api/ an error is a problem document (RFC 9457). Any thread.
  */
 void
 kw_http_request_respond_text (KwHttpRequest *request, guint status, const char *text)
 {
-  g_autofree char *line = g_strdup_printf ("%s\n", text);
-  gsize n_line = strlen (line);
-  g_autoptr (GBytes) body = g_bytes_new_take (g_steal_pointer (&line), n_line);
-  KwHttpResponse response
-      = { .status = status, .content_type = "text/plain; charset=utf-8", .body = body };
-
-  kw_http_request_respond (request, &response);
+  kw_http_request_respond_text_with (request, status, text, NULL);
 }
 
 /**

@@ -32,6 +32,7 @@
   (8 * 1024)                /* request line, headers and the response's headers of one connection */
 #define MAX_EVENT_THREADS 2 /* for each listening socket */
 #define MAX_ROUTES 64
+#define API_PREFIX "/api/"
 #define SWEEP_INTERVAL_SECONDS 1
 #define OVERLONG_FACTOR                                                                            \
   4 /* an overlong chunked body is read and dropped up to this many times its limit, for a clean 413 */
@@ -160,6 +161,7 @@ on_connection (void *cls,
   g_hash_table_remove (self->connections, connection);
   g_mutex_unlock (&self->lock);
   g_free (connection->peer);
+  g_clear_pointer (&connection->groups, g_array_unref);
   g_free (connection);
 }
 
@@ -197,17 +199,21 @@ skip_double_slash (const char *path)
 
 /* Whether a path fits a route; then also what stands for its asterisk. */
 static gboolean
-route_fits (const KwHttpRoute *route, const char *path, const char **out_argument)
+route_fits (const KwHttpRoute *route, const char *path, char **out_argument)
 {
-  gsize n_fixed = strlen (route->path);
+  const char *star = strchr (route->path, '*');
+  gsize n_before = star != NULL ? (gsize) (star - route->path) : 0;
+  gsize n_argument = 0;
 
-  if (n_fixed == 0 || route->path[n_fixed - 1] != '*')
+  if (star == NULL)
     return g_str_equal (route->path, path);
-  n_fixed--;
-  if (strncmp (route->path, path, n_fixed) != 0 || path[n_fixed] == '\0'
-      || strchr (path + n_fixed, '/') != NULL)
+  if (strncmp (route->path, path, n_before) != 0)
     return FALSE;
-  *out_argument = path + n_fixed;
+  n_argument = strcspn (path + n_before, "/");
+  if (n_argument == 0 || !g_str_equal (star + 1, path + n_before + n_argument))
+    return FALSE;
+  g_free (*out_argument);
+  *out_argument = g_strndup (path + n_before, n_argument);
   return TRUE;
 }
 
@@ -216,9 +222,12 @@ static const KwHttpRoute *
 find_route (KwHttpServer *self,
             const char *method,
             const char *path,
-            const char **out_argument,
+            char **out_argument,
             GString *allowed)
 {
+  /* HEAD is GET without a body, which libmicrohttpd leaves away. */
+  if (g_str_equal (method, MHD_HTTP_METHOD_HEAD))
+    method = MHD_HTTP_METHOD_GET;
   for (guint i = 0; i < self->n_routes; i++)
     {
       const KwHttpRoute *route = &self->routes[i];
@@ -359,9 +368,9 @@ static void
 refuse_method (KwHttpRequest *request, const char *allowed)
 {
   const KwHttpHeader headers[] = { { MHD_HTTP_HEADER_ALLOW, allowed }, { NULL, NULL } };
-  KwHttpResponse response = { .status = MHD_HTTP_METHOD_NOT_ALLOWED, .headers = headers };
 
-  kw_http_request_respond (request, &response);
+  kw_http_request_respond_text_with (request, MHD_HTTP_METHOD_NOT_ALLOWED,
+                                     "This method is not for this path", headers);
 }
 
 /*
@@ -372,14 +381,14 @@ refuse_method (KwHttpRequest *request, const char *allowed)
 static enum MHD_Result
 begin_request (KwHttpRequest *request, const char *url, const char *method)
 {
-  const char *argument = NULL;
   g_autoptr (GString) allowed = g_string_new (NULL);
   BodyHeaders headers = { 0 };
 
   set_phase (request->connection, KW_HTTP_PHASE_BODY);
+  request->is_head = g_str_equal (method, MHD_HTTP_METHOD_HEAD);
+  request->wants_problem = g_str_has_prefix (skip_double_slash (url), API_PREFIX);
   request->route
-      = find_route (request->server, method, skip_double_slash (url), &argument, allowed);
-  request->argument = g_strdup (argument);
+      = find_route (request->server, method, skip_double_slash (url), &request->argument, allowed);
   read_body_headers (request, &headers);
   if (!check_body_headers (request, &headers))
     return queue_answer (request);

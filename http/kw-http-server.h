@@ -35,7 +35,7 @@ typedef void (*KwHttpHandleFunc) (KwHttpRequest *request, gpointer user_data);
 /**
  * KwHttpRoute:
  * @method: "POST" and the like
- * @path: the path; an asterisk at its end stands for one segment, which kw_http_request_get_argument() gives
+ * @path: the path; one asterisk stands for a segment, which kw_http_request_get_argument() gives
  * @max_body: most bytes in a body
  * @wants_body: a request without a stated length is answered 411
  * @content_types: (array zero-terminated=1): media types that a body may have; none stated is always accepted
@@ -87,6 +87,10 @@ GBytes *kw_http_request_get_body (KwHttpRequest *request);
 KwSecret *kw_http_request_get_secret_body (KwHttpRequest *request);
 
 const char *kw_http_request_get_query (KwHttpRequest *request, const char *name);
+
+const guint32 *kw_http_request_get_groups (KwHttpRequest *request, gsize *out_n_groups);
+
+gboolean kw_http_request_is_head (KwHttpRequest *request);
 
 gboolean kw_http_request_is_secure (KwHttpRequest *request);
 
