@@ -50,7 +50,7 @@
 #define KW_MAX_EVENT_LISTENERS 1000
 #define KW_MAX_JSON_DEPTH 16
 #define KW_MAX_JSON_NAME_BYTES 64 /* of a name or number that is looked at or shown */
-#define KW_MAX_BATCH 100       /* messages in one request */
+#define KW_MAX_BATCH 100          /* messages in one request */
 #define KW_MAX_API_CLIENTS 32
 #define KW_MAX_VERIFIED_TOKENS 1024 /* JSON Web Tokens that need not be verified again */
 #define KW_MAX_WEB_SESSIONS 64

@@ -16,7 +16,8 @@
 typedef struct
 {
   _Atomic guint64 n[1 + KW_N_ERRORS];
-  _Atomic guint64 buckets[KW_N_METRICS_BUCKETS + 1]; /* each for itself; the last is for what is longer */
+  _Atomic guint64
+      buckets[KW_N_METRICS_BUCKETS + 1]; /* each for itself; the last is for what is longer */
   _Atomic guint64 sum_usec;
 } Counters;
 
@@ -28,8 +29,7 @@ struct _KwMetrics
 
 /* From what a software token needs to a card that makes a key. */
 static const gint64 bounds_usec[KW_N_METRICS_BUCKETS] = {
-  100,    250,    500,     1000,    2500,    5000,
-  25000, 100000, 500000, 1000000, 5000000, 30000000,
+  100, 250, 500, 1000, 2500, 5000, 25000, 100000, 500000, 1000000, 5000000, 30000000,
 };
 
 /**
@@ -85,9 +85,9 @@ void
 kw_metrics_count (KwMetrics *self, KwVerb verb, const GError *error, gint64 duration_usec)
 {
   Counters *counters = &self->counters[verb];
-  guint result = error == NULL                ? 0
+  guint result = error == NULL               ? 0
                  : error->domain == KW_ERROR ? 1 + (guint) error->code
-                                              : 1 + (guint) KW_ERROR_FAILED;
+                                             : 1 + (guint) KW_ERROR_FAILED;
   guint bucket = 0;
 
   g_return_if_fail ((guint) verb < KW_N_VERBS && result <= KW_N_ERRORS);
@@ -123,8 +123,8 @@ kw_metrics_read (KwMetrics *self, KwVerb verb, KwMetricsReading *out_reading)
       n += atomic_load_explicit (&counters->buckets[i], memory_order_relaxed);
       out_reading->buckets[i] = n;
     }
-  out_reading->n_all = n + atomic_load_explicit (&counters->buckets[KW_N_METRICS_BUCKETS],
-                                                 memory_order_relaxed);
+  out_reading->n_all
+      = n + atomic_load_explicit (&counters->buckets[KW_N_METRICS_BUCKETS], memory_order_relaxed);
   out_reading->sum_usec = atomic_load_explicit (&counters->sum_usec, memory_order_relaxed);
 }
 

@@ -36,8 +36,7 @@ KwMetrics *kw_metrics_ref (KwMetrics *self);
 
 void kw_metrics_unref (KwMetrics *self);
 
-void
-kw_metrics_count (KwMetrics *self, KwVerb verb, const GError *error, gint64 duration_usec);
+void kw_metrics_count (KwMetrics *self, KwVerb verb, const GError *error, gint64 duration_usec);
 
 void kw_metrics_read (KwMetrics *self, KwVerb verb, KwMetricsReading *out_reading);
 

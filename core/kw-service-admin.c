@@ -62,6 +62,7 @@ audit_act (KwService *self, const Act *act, const GError *error)
     record.result
         = kw_error_to_string (error->domain == KW_ERROR ? (KwError) error->code : KW_ERROR_FAILED);
   kw_audit_write (self->audit, &record);
+  kw_metrics_count (self->metrics, act->verb, error, record.duration_usec);
   kw_log (error != NULL ? G_LOG_LEVEL_WARNING : G_LOG_LEVEL_INFO,
           error != NULL ? "Request failed" : "Done", "verb", kw_verb_to_string (act->verb), "key",
           act->key, "device", act->device, "error", error != NULL ? error->message : NULL, NULL);
@@ -626,8 +627,10 @@ apply_config (KwService *self, KwConfig *config)
   const KwHsmConfig *hsm = kw_config_get_hsm (config);
 
   g_set_object (&self->current_config, config);
+  g_mutex_lock (&self->access_lock);
   g_clear_pointer (&self->access, kw_access_unref);
   self->access = kw_access_new (config);
+  g_mutex_unlock (&self->access_lock);
   kw_keyring_set_keys (self->keyring, hsm->key_ids, hsm->encrypt_hsm, hsm->min_copies);
   kw_pool_set_check_interval (self->pool, (gint64) hsm->check_interval * G_USEC_PER_SEC);
   kw_pool_set_replication (self->pool, kw_config_get_hsm (self->config)->replicate,

@@ -12,15 +12,18 @@ struct _KwService
 
   KwConfig *config;         /* owned; as it was at the start */
   KwConfig *current_config; /* owned; as it was read last */
-  KwAccess *access;         /* owned */
-  KwVault *vault;           /* owned */
-  KwPool *pool;             /* owned */
-  KwUseCounter *uses;       /* owned */
-  KwKeyring *keyring;       /* owned */
-  KwAudit *audit;           /* owned */
-  KwPinGuard *guard;        /* owned */
-  KwSelfTest *test;         /* owned, nullable: the last one */
-  int watch_fd;             /* owned: the state directory; −1 = it is not watched */
+  KwAccess *access;         /* owned; guarded by access_lock */
+  GMutex access_lock;
+  KwMetrics *metrics; /* owned */
+  KwTickets *tickets; /* owned */
+  KwVault *vault;     /* owned */
+  KwPool *pool;       /* owned */
+  KwUseCounter *uses; /* owned */
+  KwKeyring *keyring; /* owned */
+  KwAudit *audit;     /* owned */
+  KwPinGuard *guard;  /* owned */
+  KwSelfTest *test;   /* owned, nullable: the last one */
+  int watch_fd;       /* owned: the state directory; −1 = it is not watched */
   guint watch_source;
   guint reload_source;
 

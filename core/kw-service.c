@@ -242,6 +242,7 @@ on_job_done (KwJob *job, gpointer user_data)
   if (verb_decrypts (job->verb) && g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED))
     spend_budget (self, job->caller);
   count_uses (self, job);
+  kw_metrics_count (self->metrics, job->verb, job->error, record.duration_usec);
   kw_audit_write (self->audit, &record);
   log_outcome (job);
   if (job->callback != NULL)
@@ -363,6 +364,9 @@ kw_service_finalize (GObject *object)
 
   g_hash_table_unref (self->failures);
   g_mutex_clear (&self->budget_lock);
+  g_mutex_clear (&self->access_lock);
+  kw_metrics_unref (self->metrics);
+  kw_tickets_unref (self->tickets);
   G_OBJECT_CLASS (kw_service_parent_class)->finalize (object);
 }
 
@@ -388,6 +392,9 @@ kw_service_init (KwService *self)
 {
   self->watch_fd = -1;
   g_mutex_init (&self->budget_lock);
+  g_mutex_init (&self->access_lock);
+  self->metrics = kw_metrics_new ();
+  self->tickets = kw_tickets_new ();
   self->failures = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
 }
 
@@ -602,12 +609,45 @@ kw_service_get_config (KwService *self)
  * @groups: (array length=n_groups) (nullable): ids of all groups he is in
  * @n_groups: how many
  *
- * Returns: (transfer full): what `[[access]]` grants him; everything for root and the daemon's own user. Main context.
+ * Returns: (transfer full): what `[[access]]` grants him; everything for root and the daemon's own user. Any thread.
  */
 KwGrant *
 kw_service_resolve_grant (KwService *self, gint64 uid, const guint32 *groups, gsize n_groups)
 {
+  g_autoptr (KwAccess) access = NULL;
+
   g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
 
-  return kw_access_resolve (self->access, uid, groups, n_groups);
+  g_mutex_lock (&self->access_lock);
+  access = kw_access_ref (self->access);
+  g_mutex_unlock (&self->access_lock);
+  return kw_access_resolve (access, uid, groups, n_groups);
+}
+
+/**
+ * kw_service_get_metrics:
+ * @self: the service
+ *
+ * Returns: (transfer none): what was asked of it, counted and timed. Any thread.
+ */
+KwMetrics *
+kw_service_get_metrics (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->metrics;
+}
+
+/**
+ * kw_service_get_tickets:
+ * @self: the service
+ *
+ * Returns: (transfer none): tickets by which a browser is let in. Any thread.
+ */
+KwTickets *
+kw_service_get_tickets (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->tickets;
 }

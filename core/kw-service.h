@@ -4,8 +4,10 @@
 #include "kw-access.h"
 #include "kw-audit.h"
 #include "kw-config.h"
+#include "kw-metrics.h"
 #include "kw-pool.h"
 #include "kw-self-test.h"
+#include "kw-ticket.h"
 #include "kw-use-counter.h"
 
 G_BEGIN_DECLS
@@ -81,5 +83,9 @@ KwKeyring *kw_service_get_keyring (KwService *self);
 KwUseCounter *kw_service_get_use_counter (KwService *self);
 
 KwAudit *kw_service_get_audit (KwService *self);
+
+KwMetrics *kw_service_get_metrics (KwService *self);
+
+KwTickets *kw_service_get_tickets (KwService *self);
 
 G_END_DECLS

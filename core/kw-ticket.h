@@ -7,8 +7,8 @@
 G_BEGIN_DECLS
 
 #define KW_TICKET_SECONDS 60
-#define KW_TICKET_BYTES 32                   /* of randomness */
-#define KW_TICKET_CHARACTERS 43              /* the same in base64url without padding */
+#define KW_TICKET_BYTES 32      /* of randomness */
+#define KW_TICKET_CHARACTERS 43 /* the same in base64url without padding */
 
 /**
  * KwTickets:

@@ -5,6 +5,7 @@
 
 #include "kw-daemon.h"
 
+#include "kw-api.h"
 #include "kw-door.h"
 #include "kw-listen.h"
 #include "kw-names.h"
@@ -29,6 +30,7 @@ struct _KwDaemon
   KwLogger *logger;   /* owned */
   KwService *service; /* owned, nullable */
   KwHttpServer *http; /* owned, nullable */
+  KwApi *api;         /* owned, nullable */
   KwBus *bus;         /* owned */
   KwBusOptions bus_options;
   GPtrArray *doors; /* owned; of KwDoor */
@@ -176,6 +178,7 @@ open_doors (KwDaemon *self, GHashTable *sockets, GError **error)
 {
   KwDoorContext context = { self->config, self->service, self->http, sockets };
 
+  self->api = kw_api_new (&context);
   self->doors = kw_plugins_new_objects (KW_DOOR_EXTENSION_POINT);
   for (guint i = 0; i < self->doors->len; i++)
     {
@@ -234,6 +237,8 @@ stop (KwDaemon *self)
     kw_bus_stop (self->bus);
   if (self->http != NULL)
     kw_http_server_stop (self->http);
+  if (self->api != NULL)
+    kw_api_stop (self->api);
 }
 
 /*
@@ -264,6 +269,7 @@ kw_daemon_dispose (GObject *object)
   g_clear_pointer (&self->doors, g_ptr_array_unref);
   g_clear_object (&self->bus);
   g_clear_object (&self->http);
+  g_clear_object (&self->api);
   g_clear_object (&self->service);
   g_clear_object (&self->logger);
   g_clear_object (&self->config);

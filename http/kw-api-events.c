@@ -36,12 +36,13 @@ append_event (GString *text, const char *event, GBytes *json)
 static void
 send_to_all (KwApi *self, GBytes *bytes)
 {
-  g_autoptr (GPtrArray) listeners = NULL;
+  g_autoptr (GPtrArray) listeners
+      = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_http_stream_unref);
 
   g_mutex_lock (&self->lock);
-  listeners = g_ptr_array_copy (self->listeners, (GCopyFunc) kw_http_stream_ref, NULL);
+  for (guint i = 0; i < self->listeners->len; i++)
+    g_ptr_array_add (listeners, kw_http_stream_ref (g_ptr_array_index (self->listeners, i)));
   g_mutex_unlock (&self->lock);
-  g_ptr_array_set_free_func (listeners, (GDestroyNotify) kw_http_stream_unref);
   for (guint i = 0; i < listeners->len; i++)
     {
       KwHttpStream *stream = g_ptr_array_index (listeners, i);

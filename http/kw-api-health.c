@@ -190,8 +190,7 @@ static const struct
     figure_failovers },
   { "keyward_device_queue_jobs", "gauge", "Jobs that wait or run on a device.", figure_queue },
   { "keyward_device_pin_tries_left", "gauge", "Tries left of the user PIN.", figure_pin_tries },
-  { "keyward_device_so_pin_tries_left", "gauge", "Tries left of the SO-PIN.",
-    figure_so_pin_tries },
+  { "keyward_device_so_pin_tries_left", "gauge", "Tries left of the SO-PIN.", figure_so_pin_tries },
 };
 
 static void

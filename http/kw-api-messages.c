@@ -307,11 +307,10 @@ read_input (Messages *self, const KwJsonValue *value, GError **error)
 
   if (self->kind == ENCRYPT)
     return kw_json_decode_base64 (value, encrypt_members[MEMBER_INPUT].name, max, error);
-  if (value->size > n_prefix + 2
-      && strncmp (value->text + 1, ENVELOPE_TEXT_PREFIX, n_prefix) == 0)
+  if (value->size > n_prefix + 2 && strncmp (value->text + 1, ENVELOPE_TEXT_PREFIX, n_prefix) == 0)
     return kw_json_dup_secret (value, open_members[MEMBER_INPUT].name, error);
-  return kw_json_decode_base64 (value, open_members[MEMBER_INPUT].name,
-                                max + KW_API_JSON_ROOM, error);
+  return kw_json_decode_base64 (value, open_members[MEMBER_INPUT].name, max + KW_API_JSON_ROOM,
+                                error);
 }
 
 static KwJob *
@@ -383,8 +382,8 @@ begin_batch (Messages *self, const KwJsonValue *items, GError **error)
 
   if (n == 0 || n > KW_MAX_BATCH)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
-                   "A batch has from 1 to %d items", KW_MAX_BATCH);
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "A batch has from 1 to %d items",
+                   KW_MAX_BATCH);
       return FALSE;
     }
   self->is_batch = TRUE;
@@ -467,8 +466,8 @@ begin_raw (Messages *self, KwSecret *body, GError **error)
     return FALSE;
   self->is_raw = TRUE;
   init_one (self);
-  begin_job (&self->list[0], new_job (self, body, associated,
-                                      kw_http_request_get_query (self->request, "key")));
+  begin_job (&self->list[0],
+             new_job (self, body, associated, kw_http_request_get_query (self->request, "key")));
   return TRUE;
 }
 

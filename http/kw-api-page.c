@@ -30,18 +30,15 @@ static void
 respond_file (KwHttpRequest *request, guint status, const char *name, const char *type)
 {
   g_autofree char *path = g_strconcat (RESOURCE_PREFIX, name, NULL);
-  g_autoptr (GBytes) body = g_resource_lookup_data (kw_webui_get_resource (), path,
-                                                    G_RESOURCE_LOOKUP_FLAGS_NONE, NULL);
-  static const KwHttpHeader headers[]
-      = { { "Vary", "Cookie, Accept-Language" },
-          { "Cross-Origin-Opener-Policy", "same-origin" },
-          { "Cross-Origin-Resource-Policy", "same-origin" },
-          { NULL, NULL } };
-  const KwHttpResponse response = { .status = status,
-                                    .content_type = type,
-                                    .body = body,
-                                    .policy = PAGE_POLICY,
-                                    .headers = headers };
+  g_autoptr (GBytes) body
+      = g_resource_lookup_data (kw_webui_get_resource (), path, G_RESOURCE_LOOKUP_FLAGS_NONE, NULL);
+  static const KwHttpHeader headers[] = { { "Vary", "Cookie, Accept-Language" },
+                                          { "Cross-Origin-Opener-Policy", "same-origin" },
+                                          { "Cross-Origin-Resource-Policy", "same-origin" },
+                                          { NULL, NULL } };
+  const KwHttpResponse response = {
+    .status = status, .content_type = type, .body = body, .policy = PAGE_POLICY, .headers = headers
+  };
 
   kw_http_request_respond (request, &response);
 }
@@ -153,9 +150,9 @@ let_in (KwApi *self, KwHttpRequest *request, KwCaller *holder)
 {
   gint64 uid = KW_CALLER_NO_UID;
   const char *address = kw_http_request_get_peer (request, &uid);
-  g_autoptr (KwCaller) caller = kw_caller_new_with_grant (
-      KW_CALLER_API, kw_caller_get_name (holder), NULL, address, kw_caller_get_uid (holder),
-      kw_caller_get_grant (holder));
+  g_autoptr (KwCaller) caller
+      = kw_caller_new_with_grant (KW_CALLER_API, kw_caller_get_name (holder), NULL, address,
+                                  kw_caller_get_uid (holder), kw_caller_get_grant (holder));
   char cookie[KW_TICKET_CHARACTERS + 1];
   g_autofree char *header = NULL;
   g_autoptr (GError) error = NULL;

@@ -105,7 +105,7 @@ struct _KwApi
   KwTickets *tickets;       /* owned */
   GThreadPool *threads;     /* owned: for large messages */
   GPtrArray *bindings;      /* of KwApiBinding */
-  gint64 alive;             /* atomic by its lock: monotonic time of the last turn of the main loop */
+  gint64 alive; /* atomic by its lock: monotonic time of the last turn of the main loop */
 
   GMutex lock;
   GHashTable *documents; /* name → GBytes: what is shown; guarded by lock */
@@ -115,11 +115,11 @@ struct _KwApi
   guint render_id;
   guint tick_id;
   guint n_ticks;
-  GQueue tests;         /* of KwApiTest, oldest first */
-  guint n_tests;        /* that there were */
-  GQueue news;          /* of GBytes: JSON of what devices did, oldest first */
+  GQueue tests;  /* of KwApiTest, oldest first */
+  guint n_tests; /* that there were */
+  GQueue news;   /* of GBytes: JSON of what devices did, oldest first */
   guint n_news;
-  GHashTable *states;   /* serial → state as it was last told */
+  GHashTable *states; /* serial → state as it was last told */
 };
 
 /* kw-api-visitor.c */
@@ -134,12 +134,11 @@ const char *kw_api_get_cookie (KwHttpRequest *request);
 
 void kw_api_respond_error (KwHttpRequest *request, const GError *error);
 
-void kw_api_respond_problem (KwHttpRequest *request,
-                             guint status,
-                             const char *nick,
-                             const char *detail);
+void
+kw_api_respond_problem (KwHttpRequest *request, guint status, const char *nick, const char *detail);
 
-void kw_api_write_problem (KwJsonWriter *writer, guint status, const char *nick, const char *detail);
+void
+kw_api_write_problem (KwJsonWriter *writer, guint status, const char *nick, const char *detail);
 
 void kw_api_write_error (KwJsonWriter *writer, const GError *error);
 

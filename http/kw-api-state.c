@@ -100,8 +100,7 @@ render_status (KwApi *self)
         json_builder_add_string_value (builder, kw_key_matrix_get_key (matrix, i)->id);
     }
   json_builder_end_array (builder);
-  add_string (builder, "encrypt_key",
-              first != NULL && first->may_encrypt ? first->id : NULL);
+  add_string (builder, "encrypt_key", first != NULL && first->may_encrypt ? first->id : NULL);
   json_builder_end_object (builder);
   return end_document (builder);
 }
@@ -344,8 +343,8 @@ void
 kw_api_render (KwApi *self)
 {
   g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
-  g_autoptr (GHashTable) seen = g_hash_table_new_full (g_str_hash, g_str_equal, g_free,
-                                                       (GDestroyNotify) g_bytes_unref);
+  g_autoptr (GHashTable) seen
+      = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) g_bytes_unref);
   GBytes *device_list = render_devices (self, devices, seen);
 
   follow_states (self, devices);

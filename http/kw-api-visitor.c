@@ -136,8 +136,8 @@ verify_token (KwApi *self, const char *token, const char *address, gint64 uid, g
       if (claims == NULL)
         continue;
       *out_expires = claims->expires + jwt->leeway;
-      return kw_caller_new_with_grant (KW_CALLER_API, client->name, claims->request_id, address, uid,
-                                       client->grant);
+      return kw_caller_new_with_grant (KW_CALLER_API, client->name, claims->request_id, address,
+                                       uid, client->grant);
     }
   return NULL;
 }
@@ -184,9 +184,10 @@ find_visitor (KwApi *self, KwHttpRequest *request, KwApiVisitor *visitor)
     {
       visitor->caller = find_by_token (self, header + strlen (BEARER), address, uid);
       return visitor->caller != NULL
-             || refuse (self, request, address,
-                        "The token is not valid; it has to be a JSON Web Token for “keyward” (aud), "
-                        "signed with HS256, that has not expired");
+             || refuse (
+                 self, request, address,
+                 "The token is not valid; it has to be a JSON Web Token for “keyward” (aud), "
+                 "signed with HS256, that has not expired");
     }
   if (header != NULL)
     return refuse (self, request, address, "Authorization: only Bearer is known here");
@@ -194,12 +195,10 @@ find_visitor (KwApi *self, KwHttpRequest *request, KwApiVisitor *visitor)
     {
       gsize n_groups = 0;
       const guint32 *groups = kw_http_request_get_groups (request, &n_groups);
-      g_autoptr (KwGrant) grant
-          = kw_service_resolve_grant (self->service, uid, groups, n_groups);
+      g_autoptr (KwGrant) grant = kw_service_resolve_grant (self->service, uid, groups, n_groups);
 
       if (grant != NULL)
-        visitor->caller
-            = kw_caller_new_with_grant (KW_CALLER_API, NULL, NULL, address, uid, grant);
+        visitor->caller = kw_caller_new_with_grant (KW_CALLER_API, NULL, NULL, address, uid, grant);
     }
   if (visitor->caller != NULL)
     return TRUE;
@@ -264,9 +263,8 @@ check_access (KwApi *self, KwHttpRequest *request, const KwApiRoute *route, KwAp
   if (route->access == KW_API_ACT
       && !kw_grant_allows_class (kw_caller_get_grant (visitor->caller), route->verb_class))
     {
-      g_autofree char *detail
-          = g_strdup_printf ("This caller has no right to “%s”",
-                             kw_verb_class_to_string (route->verb_class));
+      g_autofree char *detail = g_strdup_printf ("This caller has no right to “%s”",
+                                                 kw_verb_class_to_string (route->verb_class));
 
       kw_api_respond_problem (request, KW_STATUS_FORBIDDEN,
                               kw_error_to_string (KW_ERROR_NOT_AUTHORIZED), detail);

@@ -19,8 +19,8 @@
 
 G_DEFINE_FINAL_TYPE (KwApi, kw_api, G_TYPE_OBJECT)
 
-static const char *const body_types[] = { "application/json", "application/octet-stream",
-                                          "application/x-www-form-urlencoded", NULL };
+static const char *const body_types[]
+    = { "application/json", "application/octet-stream", "application/x-www-form-urlencoded", NULL };
 static const char *const json_types[] = { "application/json", NULL };
 
 static gboolean
@@ -171,8 +171,8 @@ kw_api_init (KwApi *self)
   g_queue_init (&self->news);
   self->bindings = g_ptr_array_new_with_free_func (g_free);
   self->listeners = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_http_stream_unref);
-  self->documents = g_hash_table_new_full (g_str_hash, g_str_equal, g_free,
-                                           (GDestroyNotify) g_bytes_unref);
+  self->documents
+      = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) g_bytes_unref);
   self->states = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   self->context = g_main_context_ref_thread_default ();
   self->refusals = kw_refusals_new ();
@@ -199,7 +199,8 @@ kw_api_new (const KwDoorContext *context)
   self->config = g_object_ref (context->config);
   self->service = g_object_ref (context->service);
   self->tickets = kw_tickets_ref (kw_service_get_tickets (context->service));
-  self->sessions = kw_web_sessions_new (kw_config_get_state_directory (context->config), context->service);
+  self->sessions
+      = kw_web_sessions_new (kw_config_get_state_directory (context->config), context->service);
   self->health = kw_health_new (pool, keyring);
   add_routes (self, context->http, kw_api_message_routes, kw_api_n_message_routes);
   add_routes (self, context->http, kw_api_state_routes, kw_api_n_state_routes);

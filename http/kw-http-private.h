@@ -24,7 +24,7 @@ typedef struct
   gint64 since;         /* monotonic; written by the event thread before the phase */
   char *peer;           /* owned; made on first use by the event thread */
   gint64 uid;
-  GArray *groups;       /* owned, nullable: of guint32; made with the peer */
+  GArray *groups; /* owned, nullable: of guint32; made with the peer */
 } KwHttpConnection;
 
 struct _KwHttpRequest
@@ -44,9 +44,9 @@ struct _KwHttpRequest
   GDestroyNotify destroy;
   gboolean is_head;
   gboolean wants_problem; /* errors of the server are told as problem documents (RFC 9457) */
-  gboolean no_room;  /* event thread: for the body */
-  gboolean has_body; /* event thread: the headers announce one */
-  gboolean handled;  /* event thread: the answer is there, or somebody will give it */
+  gboolean no_room;       /* event thread: for the body */
+  gboolean has_body;      /* event thread: the headers announce one */
+  gboolean handled;       /* event thread: the answer is there, or somebody will give it */
 
   GMutex lock;
   struct MHD_Response *response; /* guarded by lock; owned until queued */

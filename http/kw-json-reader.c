@@ -30,8 +30,9 @@ typedef struct
 } Scan;
 
 static const char *const type_names[] = {
-  [KW_JSON_NULL] = "null",      [KW_JSON_BOOLEAN] = "true or false", [KW_JSON_NUMBER] = "a number",
-  [KW_JSON_STRING] = "a string", [KW_JSON_ARRAY] = "an array",        [KW_JSON_OBJECT] = "an object",
+  [KW_JSON_NULL] = "null",       [KW_JSON_BOOLEAN] = "true or false",
+  [KW_JSON_NUMBER] = "a number", [KW_JSON_STRING] = "a string",
+  [KW_JSON_ARRAY] = "an array",  [KW_JSON_OBJECT] = "an object",
 };
 
 static gboolean
@@ -427,8 +428,8 @@ kw_json_dup_string (const KwJsonValue *value, const char *name, gsize max, GErro
     }
   if (memchr (value->text, '\\', value->size) != NULL)
     {
-      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "“%s” has escapes, which it needs not",
-                   name);
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                   "“%s” has escapes, which it needs not", name);
       return NULL;
     }
   return g_strndup (value->text + 1, value->size - 2);

@@ -6,19 +6,18 @@ Makes the page's texts in one language from a po file: {"language": …, "string
 """
 
 import gettext
+import io
 import json
 import subprocess
 import sys
-import tempfile
 
 
 def main(msgfmt, language, output, po_file=None):
     strings = {}
     if po_file:
-        with tempfile.NamedTemporaryFile(suffix='.mo') as mo_file:
-            subprocess.run([msgfmt, '--check', '--output-file', mo_file.name, po_file], check=True)
-            mo_file.seek(0)
-            catalogue = gettext.GNUTranslations(mo_file)._catalog
+        compiled = subprocess.run([msgfmt, '--check-format', '--output-file', '-', po_file], check=True,
+                                  stdout=subprocess.PIPE).stdout
+        catalogue = gettext.GNUTranslations(io.BytesIO(compiled))._catalog
         strings = {key: text for key, text in sorted(catalogue.items())
                    if isinstance(key, str) and key and text and text != key}
     with open(output, 'w', encoding='utf-8') as file:

@@ -26,18 +26,12 @@ test_good_documents (void)
     const char *text;
     KwJsonType type;
   } cases[] = {
-    { "null", KW_JSON_NULL },
-    { " true ", KW_JSON_BOOLEAN },
-    { "false", KW_JSON_BOOLEAN },
-    { "0", KW_JSON_NUMBER },
-    { "-0.5e+10", KW_JSON_NUMBER },
-    { "120E3", KW_JSON_NUMBER },
-    { "\"\"", KW_JSON_STRING },
-    { "\"a\\n\\u00e9\\\\\\/\"", KW_JSON_STRING },
-    { "[]", KW_JSON_ARRAY },
-    { "[1, [2, {\"a\": []}]]", KW_JSON_ARRAY },
-    { "{}", KW_JSON_OBJECT },
-    { "\t{\"a\" : 1 ,\r\n\"b\":\"ü\"}", KW_JSON_OBJECT },
+    { "null", KW_JSON_NULL },       { " true ", KW_JSON_BOOLEAN },
+    { "false", KW_JSON_BOOLEAN },   { "0", KW_JSON_NUMBER },
+    { "-0.5e+10", KW_JSON_NUMBER }, { "120E3", KW_JSON_NUMBER },
+    { "\"\"", KW_JSON_STRING },     { "\"a\\n\\u00e9\\\\\\/\"", KW_JSON_STRING },
+    { "[]", KW_JSON_ARRAY },        { "[1, [2, {\"a\": []}]]", KW_JSON_ARRAY },
+    { "{}", KW_JSON_OBJECT },       { "\t{\"a\" : 1 ,\r\n\"b\":\"ü\"}", KW_JSON_OBJECT },
   };
 
   for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
@@ -55,12 +49,48 @@ static void
 test_bad_documents (void)
 {
   static const char *const cases[] = {
-    "",           " ",         "nul",        "tru",       "truee",       "{",          "}",
-    "[",          "]",         "[1",         "[1,]",      "[,1]",        "[1 2]",      "{\"a\"}",
-    "{\"a\":}",   "{\"a\":1,}", "{a:1}",      "{'a':1}",   "{\"a\":1 \"b\":2}", "\"",   "\"\\x\"",
-    "\"\\u12g4\"", "\"\\u12",  "\"\\",       "\"\t\"",    "01",          "1.",         ".5",
-    "+1",         "1e",        "1e+",        "--1",       "1 2",         "{}{}",       "\xff",
-    "\"\xc3\"",   "[1]x",      "\"\\ud83\"", "NaN",       "Infinity",    "// a\n1",    "{\"a\":1}}",
+    "",
+    " ",
+    "nul",
+    "tru",
+    "truee",
+    "{",
+    "}",
+    "[",
+    "]",
+    "[1",
+    "[1,]",
+    "[,1]",
+    "[1 2]",
+    "{\"a\"}",
+    "{\"a\":}",
+    "{\"a\":1,}",
+    "{a:1}",
+    "{'a':1}",
+    "{\"a\":1 \"b\":2}",
+    "\"",
+    "\"\\x\"",
+    "\"\\u12g4\"",
+    "\"\\u12",
+    "\"\\",
+    "\"\t\"",
+    "01",
+    "1.",
+    ".5",
+    "+1",
+    "1e",
+    "1e+",
+    "--1",
+    "1 2",
+    "{}{}",
+    "\xff",
+    "\"\xc3\"",
+    "[1]x",
+    "\"\\ud83\"",
+    "NaN",
+    "Infinity",
+    "// a\n1",
+    "{\"a\":1}}",
   };
 
   for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
@@ -155,9 +185,8 @@ test_members (void)
       g_autoptr (GError) error = NULL;
 
       g_assert_true (check (cases[i].text, &root, NULL));
-      g_assert_true (
-          kw_json_read_object (&root, members, G_N_ELEMENTS (members), values, &error)
-          == (cases[i].error == NULL));
+      g_assert_true (kw_json_read_object (&root, members, G_N_ELEMENTS (members), values, &error)
+                     == (cases[i].error == NULL));
       if (cases[i].error == NULL)
         g_assert_no_error (error);
       else

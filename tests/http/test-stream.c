@@ -94,8 +94,8 @@ open_stream (Bench *bench, int receive_buffer)
 
   address.sin_addr.s_addr = htonl (INADDR_LOOPBACK);
   if (receive_buffer > 0)
-    g_assert_cmpint (
-        setsockopt (fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer), ==, 0);
+    g_assert_cmpint (setsockopt (fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer),
+                     ==, 0);
   g_assert_cmpint (setsockopt (fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), ==, 0);
   g_assert_cmpint (connect (fd, (struct sockaddr *) &address, sizeof address), ==, 0);
   g_mutex_lock (&bench->lock);
