@@ -6,6 +6,7 @@
 #include "kw-config.h"
 
 #include "kw-error.h"
+#include "kw-grant.h"
 #include "kw-limits.h"
 #include "kw-log.h"
 #include "kw-names.h"
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -49,7 +51,10 @@ struct _KwConfig
   char *hsm_pin_source;   /* owned; like jwt_secret_source */
   KwSmartcardConfig smartcard;
   KwLineConfig line;
+  GPtrArray *access;  /* owned; of KwAccessRule */
+  KwAccessRule *rule; /* borrowed: the one whose lines are being read */
   char *state_directory;
+  gboolean adapted; /* to the system or the command line: limits of connections, module */
   gboolean has_literal_secret; /* the file itself holds a PIN or secret */
 };
 
@@ -60,6 +65,7 @@ G_DEFINE_FINAL_TYPE (KwConfig, kw_config, G_TYPE_OBJECT)
 #define MAX_CHECK_SECONDS 86400
 #define TABLE_PKCS11 "pkcs11"
 #define TABLE_HSM "hsm"
+#define TABLE_ACCESS "access"
 #define PIN_NAME_PKCS11 "[pkcs11] pin"
 #define PIN_NAME_HSM "[hsm] hsm_pin"
 #define KEY_ID_SEPARATORS " ,\t"
@@ -507,6 +513,84 @@ set_readers (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, G
   return TRUE;
 }
 
+static gboolean
+group_to_gid (const char *name, guint32 *out_gid)
+{
+  guint64 number = 0;
+  struct group *group = NULL;
+
+  if (g_ascii_string_to_unsigned (name, 10, 0, G_MAXUINT32 - 1, &number, NULL))
+    {
+      *out_gid = (guint32) number;
+      return TRUE;
+    }
+  group = getgrnam (name);
+  if (group == NULL)
+    return FALSE;
+  *out_gid = group->gr_gid;
+  return TRUE;
+}
+
+static gboolean
+set_access_who (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
+{
+  gboolean is_user = g_str_equal (row->key, "user");
+
+  if (entry->type != KW_TOML_STRING)
+    return wrong_type (is_user ? "the name of a user, in quotes" : "the name of a group, in quotes",
+                       error);
+  if (self->rule->has_who)
+    return wrong_type ("alone: a table [[access]] is for one user or for one group", error);
+  if (!(is_user ? user_to_uid (entry->string, &self->rule->id)
+                : group_to_gid (entry->string, &self->rule->id)))
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names no %s of this system: %s",
+                   is_user ? "user" : "group", entry->string);
+      return FALSE;
+    }
+  self->rule->is_user = is_user;
+  self->rule->has_who = TRUE;
+  return TRUE;
+}
+
+static gboolean
+set_access_verbs (KwConfig *self,
+                  const KwConfigRow *row G_GNUC_UNUSED,
+                  const KwTomlEntry *entry,
+                  GError **error)
+{
+  if (entry->type != KW_TOML_STRING_LIST || entry->list[0] == NULL)
+    return wrong_type ("a list such as [\"use-keys\", \"test\"]", error);
+  for (guint i = 0; entry->list[i] != NULL; i++)
+    {
+      KwVerbClass verb_class = KW_VERB_CLASS_USE_KEYS;
+
+      if (!kw_verb_class_from_string (entry->list[i], &verb_class))
+        {
+          g_set_error (
+              error, KW_ERROR, KW_ERROR_CONFIG,
+              "has an unknown verb \"%s\"; there are use-keys, test, manage-devices, manage-keys and unlock",
+              entry->list[i]);
+          return FALSE;
+        }
+      self->rule->classes |= 1u << verb_class;
+    }
+  return TRUE;
+}
+
+static gboolean
+set_access_keys (KwConfig *self,
+                 const KwConfigRow *row G_GNUC_UNUSED,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  if (entry->type != KW_TOML_STRING_LIST || entry->list[0] == NULL)
+    return wrong_type ("a list of entries of hsm_keyid and of UUIDs, such as [\"0\"]", error);
+  g_strfreev (self->rule->keys);
+  self->rule->keys = g_strdupv (entry->list);
+  return TRUE;
+}
+
 #define FIELD(member) G_STRUCT_OFFSET (KwConfig, member)
 #define PKCS11_FIELD(member) G_STRUCT_OFFSET (KwPkcs11Config, member)
 
@@ -556,6 +640,10 @@ static const KwConfigRow config_rows[] = {
   { "line", "token_url", set_token_url, FIELD (line.token_url), 0, 0 },
   { "line", "token_file", set_path, FIELD (line.token_file), 0, 0 },
   { "line", "max_connections", set_uint, FIELD (line.max_connections), 1, 65536 },
+  { "access", "user", set_access_who, 0, 0, 0 },
+  { "access", "group", set_access_who, 0, 0, 0 },
+  { "access", "verbs", set_access_verbs, 0, 0, 0 },
+  { "access", "keys", set_access_keys, 0, 0, 0 },
   { "state", "directory", set_path, FIELD (state_directory), 0, 0 },
 };
 
@@ -710,6 +798,35 @@ ensure_pkcs11 (KwConfig *self, guint index, GError **error)
   return TRUE;
 }
 
+static void
+access_rule_free (gpointer data)
+{
+  KwAccessRule *rule = data;
+
+  g_strfreev (rule->keys);
+  g_free (rule);
+}
+
+static gboolean
+ensure_access (KwConfig *self, const KwTomlEntry *entry, guint index, GError **error)
+{
+  if (index >= KW_MAX_ACCESS_TABLES)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "more than %d tables [[access]]",
+                   KW_MAX_ACCESS_TABLES);
+      return FALSE;
+    }
+  while (self->access->len <= index)
+    {
+      KwAccessRule *rule = g_new0 (KwAccessRule, 1);
+
+      rule->line = entry->line;
+      g_ptr_array_add (self->access, rule);
+    }
+  self->rule = g_ptr_array_index (self->access, index);
+  return TRUE;
+}
+
 static gboolean
 apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
 {
@@ -717,7 +834,8 @@ apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
 
   if (entry->table[0] == '\0' && table_is_known (entry->key))
     {
-      if (entry->in_array && !g_str_equal (entry->key, TABLE_PKCS11))
+      if (entry->in_array && !g_str_equal (entry->key, TABLE_PKCS11)
+          && !g_str_equal (entry->key, TABLE_ACCESS))
         {
           g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
                        "[[%s]] is one of several, but there is one [%s] only", entry->key,
@@ -728,6 +846,8 @@ apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
         self->line.enabled = TRUE;
       if (g_str_equal (entry->key, "smartcard"))
         self->has_smartcard = TRUE;
+      if (g_str_equal (entry->key, TABLE_ACCESS))
+        return ensure_access (self, entry, entry->index, error);
       return !g_str_equal (entry->key, TABLE_PKCS11) || ensure_pkcs11 (self, entry->index, error);
     }
   if (entry->table[0] != '\0')
@@ -752,6 +872,8 @@ apply_entry (KwConfig *self, const KwTomlEntry *entry, GError **error)
   if (row == NULL)
     return refuse_unknown_key (entry, error);
   if (g_str_equal (row->table, TABLE_PKCS11) && !ensure_pkcs11 (self, entry->index, error))
+    return FALSE;
+  if (g_str_equal (row->table, TABLE_ACCESS) && !ensure_access (self, entry, entry->index, error))
     return FALSE;
   if (!row->set (self, row, entry, error))
     {
@@ -880,6 +1002,58 @@ check_hsm (KwConfig *self, GError **error)
   return TRUE;
 }
 
+/* A key that is granted has to be one there may be. */
+static gboolean
+key_is_known (KwConfig *self, const char *key)
+{
+  g_autoptr (GBytes) uuid = kw_uuid_to_bytes (key, -1, NULL);
+
+  if (uuid != NULL)
+    return TRUE;
+  for (guint i = 0; i < self->hsm.key_ids->len; i++)
+    {
+      if (g_ascii_strcasecmp (key,
+                              kw_key_selector_get_text (g_ptr_array_index (self->hsm.key_ids, i)))
+          == 0)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+static gboolean
+check_access_rule (KwConfig *self, const KwAccessRule *rule, GError **error)
+{
+  if (!rule->has_who || rule->classes == 0)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s:%u: [[access]] needs %s", self->path,
+                   rule->line, rule->has_who ? "verbs" : "user or group");
+      return FALSE;
+    }
+  for (guint i = 0; rule->keys != NULL && rule->keys[i] != NULL; i++)
+    {
+      if (!key_is_known (self, rule->keys[i]))
+        {
+          g_set_error (
+              error, KW_ERROR, KW_ERROR_CONFIG,
+              "%s:%u: [[access]] keys has \"%s\", which is neither in hsm_keyid nor a UUID",
+              self->path, rule->line, rule->keys[i]);
+          return FALSE;
+        }
+    }
+  return TRUE;
+}
+
+static gboolean
+check_access (KwConfig *self, GError **error)
+{
+  for (guint i = 0; i < self->access->len; i++)
+    {
+      if (!check_access_rule (self, g_ptr_array_index (self->access, i), error))
+        return FALSE;
+    }
+  return TRUE;
+}
+
 static gboolean
 check_together (KwConfig *self, GError **error)
 {
@@ -902,7 +1076,7 @@ check_together (KwConfig *self, GError **error)
     self->line.hostname = g_strdup ("localhost");
   if (self->line.enabled && self->line.port == 0 && self->line.socket == NULL)
     self->line.socket = g_strdup (KW_LINE_SOCKET);
-  return check_hsm (self, error);
+  return check_hsm (self, error) && check_access (self, error);
 }
 
 static void
@@ -931,6 +1105,7 @@ kw_config_finalize (GObject *object)
   g_clear_pointer (&self->line.allow_uids, g_array_unref);
   g_free (self->line.token_url);
   g_free (self->line.token_file);
+  g_ptr_array_unref (self->access);
   g_free (self->state_directory);
   G_OBJECT_CLASS (kw_config_parent_class)->finalize (object);
 }
@@ -965,6 +1140,7 @@ kw_config_init (KwConfig *self)
   self->hsm.replicate = TRUE;
   self->smartcard.timeout = 10;
   self->line.max_connections = 2048;
+  self->access = g_ptr_array_new_with_free_func (access_rule_free);
   self->state_directory = g_strdup (KW_STATE_DIRECTORY);
 }
 
@@ -1354,6 +1530,7 @@ kw_config_cap_connections (KwConfig *self, guint n_connections)
   line = self->line.enabled ? self->line.max_connections : 0;
   if (http + line <= n_connections)
     return FALSE;
+  self->adapted = TRUE;
   self->server.max_connections = (guint) MAX (n_connections * http / (http + line), 1);
   self->line.max_connections = (guint) MAX (n_connections * line / (http + line), 1);
   return TRUE;
@@ -1376,6 +1553,7 @@ kw_config_set_module (KwConfig *self, const char *module)
   pkcs11 = g_ptr_array_index (self->pkcs11, 0);
   g_free (pkcs11->module);
   pkcs11->module = g_strdup (module);
+  self->adapted = TRUE;
 }
 
 /**
@@ -1568,4 +1746,157 @@ kw_config_get_state_directory (KwConfig *self)
   g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
 
   return self->state_directory;
+}
+
+/**
+ * kw_config_get_access:
+ * @self: the configuration
+ *
+ * Returns: (transfer none) (element-type KwAccessRule): the tables `[[access]]`. Any thread.
+ */
+GPtrArray *
+kw_config_get_access (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return self->access;
+}
+
+static gboolean
+secrets_are_equal (KwSecret *a, KwSecret *b)
+{
+  if (a == NULL || b == NULL)
+    return a == b;
+  return kw_secret_equal (a, kw_secret_get_data (b), kw_secret_get_size (b));
+}
+
+static gboolean
+fields_are_equal (const KwConfigRow *row, gconstpointer a, gconstpointer b)
+{
+  if (row->set == set_uint)
+    return *(const guint *) a == *(const guint *) b;
+  if (row->set == set_size)
+    return *(const gsize *) a == *(const gsize *) b;
+  if (row->set == set_port)
+    return *(const guint16 *) a == *(const guint16 *) b;
+  if (row->set == set_boolean)
+    return *(const gboolean *) a == *(const gboolean *) b;
+  if (row->set == set_string || row->set == set_path || row->set == set_socket_path
+      || row->set == set_log_path || row->set == set_token_url)
+    return g_strcmp0 (*(char *const *) a, *(char *const *) b) == 0;
+  return TRUE;
+}
+
+static gboolean
+strvs_are_equal (char **a, char **b)
+{
+  return a == b
+         || (a != NULL && b != NULL
+             && g_strv_equal ((const char *const *) a, (const char *const *) b));
+}
+
+static gboolean
+bytes_are_equal (GBytes *a, GBytes *b)
+{
+  return a == b || (a != NULL && b != NULL && g_bytes_equal (a, b));
+}
+
+static gboolean
+uids_are_equal (GArray *a, GArray *b)
+{
+  if (a == NULL || b == NULL || a->len != b->len)
+    return a == b;
+  for (guint i = 0; i < a->len; i++)
+    {
+      if (g_array_index (a, guint32, i) != g_array_index (b, guint32, i))
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
+pkcs11_are_equal (const KwPkcs11Config *a, const KwPkcs11Config *b)
+{
+  return secrets_are_equal (a->pin, b->pin) && g_strcmp0 (a->pin_source, b->pin_source) == 0
+         && a->has_slot == b->has_slot && a->slot == b->slot;
+}
+
+/* What has no field of a common type. */
+static void
+add_special_differences (KwConfig *self, KwConfig *other, GStrvBuilder *names)
+{
+  if (self->log.encoding != other->log.encoding)
+    g_strv_builder_add (names, "[logger] encoding");
+  if (!secrets_are_equal (self->jwt.secret, other->jwt.secret))
+    g_strv_builder_add (names, "[jwt] secret");
+  if (self->hsm.model != other->hsm.model)
+    g_strv_builder_add (names, "[hsm] hsm_model");
+  if (!secrets_are_equal (self->hsm.pin, other->hsm.pin))
+    g_strv_builder_add (names, "[hsm] hsm_pin");
+  if (!strvs_are_equal (self->smartcard.readers, other->smartcard.readers))
+    g_strv_builder_add (names, "[smartcard] readers");
+  if (self->line.enabled != other->line.enabled)
+    g_strv_builder_add (names, "[line]");
+  if (!bytes_are_equal (self->line.key, other->line.key))
+    g_strv_builder_add (names, "[line] key");
+  if (!uids_are_equal (self->line.allow_uids, other->line.allow_uids))
+    g_strv_builder_add (names, "[line] allow_users");
+}
+
+/* Rows whose changes are no matter, or show at once. */
+static gboolean
+row_is_passed_over (KwConfig *self, const KwConfigRow *row)
+{
+  if (self->adapted
+      && (g_str_equal (row->key, "max_connections") || g_str_equal (row->key, "module")))
+    return TRUE;
+  return g_str_equal (row->table, TABLE_HSM)
+         && (g_str_equal (row->key, "min_copies") || g_str_equal (row->key, "check_interval")
+             || g_str_equal (row->key, "data_key_ttl"));
+}
+
+/**
+ * kw_config_dup_differences:
+ * @self: the configuration in use
+ * @other: the one that is in the file now
+ *
+ * Tells what of a changed configuration shows after a restart only: all but the log level, `[[access]]`, `encrypt_hsm`,
+ * `hsm_keyid`, `min_copies`, `check_interval` and `data_key_ttl`.
+ *
+ * Returns: (transfer full): names such as "[server] port". Any thread.
+ */
+GStrv
+kw_config_dup_differences (KwConfig *self, KwConfig *other)
+{
+  g_autoptr (GStrvBuilder) names = g_strv_builder_new ();
+
+  g_return_val_if_fail (KW_IS_CONFIG (self) && KW_IS_CONFIG (other), NULL);
+
+  if (self->pkcs11->len != other->pkcs11->len)
+    g_strv_builder_add (names, "[[pkcs11]]");
+  for (guint i = 0; i < MIN (self->pkcs11->len, other->pkcs11->len); i++)
+    {
+      KwPkcs11Config *a = g_ptr_array_index (self->pkcs11, i);
+      KwPkcs11Config *b = g_ptr_array_index (other->pkcs11, i);
+      gboolean equal = pkcs11_are_equal (a, b);
+
+      for (guint j = 0; j < G_N_ELEMENTS (config_rows) && equal; j++)
+        equal = !g_str_equal (config_rows[j].table, TABLE_PKCS11)
+                || row_is_passed_over (self, &config_rows[j])
+                || fields_are_equal (&config_rows[j], (guint8 *) a + config_rows[j].offset,
+                                     (guint8 *) b + config_rows[j].offset);
+      if (!equal)
+        g_strv_builder_add (names, "[pkcs11]");
+    }
+  for (guint i = 0; i < G_N_ELEMENTS (config_rows); i++)
+    {
+      const KwConfigRow *row = &config_rows[i];
+      g_autofree char *name = g_strdup_printf ("[%s] %s", row->table, row->key);
+
+      if (!g_str_equal (row->table, TABLE_PKCS11) && !row_is_passed_over (self, row)
+          && !fields_are_equal (row, (guint8 *) self + row->offset, (guint8 *) other + row->offset))
+        g_strv_builder_add (names, name);
+    }
+  add_special_differences (self, other, names);
+  return g_strv_builder_end (names);
 }

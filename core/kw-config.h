@@ -138,6 +138,19 @@ typedef struct
   guint max_connections;
 } KwLineConfig;
 
+/**
+ * KwAccessRule: one of the tables `[[access]]`
+ */
+typedef struct
+{
+  gboolean is_user; /* else it is for a group */
+  guint32 id;       /* of the user or group */
+  guint classes;    /* bit mask of 1u << KwVerbClass */
+  GStrv keys;       /* NULL = all */
+  guint line;       /* where it stands */
+  gboolean has_who;
+} KwAccessRule;
+
 #define KW_TYPE_CONFIG (kw_config_get_type ())
 G_DECLARE_FINAL_TYPE (KwConfig, kw_config, KW, CONFIG, GObject)
 
@@ -184,6 +197,10 @@ const KwSmartcardConfig *kw_config_get_smartcard (KwConfig *self);
 gboolean kw_config_wants_backend (KwConfig *self, const char *name);
 
 const KwLineConfig *kw_config_get_line (KwConfig *self);
+
+GPtrArray *kw_config_get_access (KwConfig *self);
+
+GStrv kw_config_dup_differences (KwConfig *self, KwConfig *other);
 
 const char *kw_config_get_state_directory (KwConfig *self);
 

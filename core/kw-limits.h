@@ -12,6 +12,7 @@
 #define KW_MAX_STATE_FILE_BYTES (4 * 1024 * 1024)
 
 #define KW_MAX_PKCS11_TABLES 32
+#define KW_MAX_ACCESS_TABLES 64
 #define KW_MAX_CONFIGURED_KEYS 16 /* in hsm_keyid */
 #define KW_MAX_COPIES 32
 #define KW_MAX_PLAINTEXT_BYTES (64 * 1024 * 1024) /* what max_plaintext may be set to */

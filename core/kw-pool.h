@@ -26,6 +26,10 @@ gboolean kw_pool_is_idle (KwPool *self);
 
 void kw_pool_submit (KwPool *self, KwJob *job);
 
+GPtrArray *kw_pool_unlock (KwPool *self, const char *serial, KwSecret *pin);
+
+void kw_pool_forget_pin (KwPool *self, KwDevice *device);
+
 gboolean kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_name);
 
 GPtrArray *kw_pool_dup_devices (KwPool *self);
@@ -35,6 +39,8 @@ GPtrArray *kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind);
 gboolean kw_pool_is_ready (KwPool *self);
 
 char *kw_pool_dup_status_text (KwPool *self);
+
+void kw_pool_judge_keys (KwPool *self);
 
 void kw_pool_reopen_devices (KwPool *self, gboolean keys_changed);
 

@@ -116,6 +116,12 @@ on_door_failed (KwDoor *door G_GNUC_UNUSED, const char *text, KwDaemon *self)
 }
 
 static void
+on_reloaded (KwService *service, KwDaemon *self)
+{
+  kw_logger_set_level (self->logger, kw_config_get_log (kw_service_get_config (service))->level);
+}
+
+static void
 on_pool_changed (KwPool *pool, gpointer user_data G_GNUC_UNUSED)
 {
   g_autofree char *status = kw_pool_dup_status_text (pool);
@@ -205,6 +211,7 @@ start (KwDaemon *self, GError **error)
   /* The devices begin to come up while the doors are opened. */
   g_signal_connect (kw_service_get_pool (self->service), "changed", G_CALLBACK (on_pool_changed),
                     NULL);
+  g_signal_connect (self->service, "reloaded", G_CALLBACK (on_reloaded), self);
   kw_service_start (self->service);
   self->bus = kw_bus_new (self->config, self->service, &self->bus_options);
   kw_bus_start (self->bus);
