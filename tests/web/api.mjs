@@ -396,12 +396,12 @@ await test('figures pass promtool', async () => {
   envelope[envelope.length - 1] ^= 1;
   equal((await rig.call('POST', '/api/v1/decrypt', { ciphertext: envelope.toString('base64') })).status, 422);
   const { text } = await rig.call('GET', '/metrics');
-  const result = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
+  const result = spawnSync(process.env.KW_TEST_PROMTOOL, ['check', 'metrics'], { input: text, encoding: 'utf8' });
   equal([result.status, result.stdout + result.stderr], [0, ''], 'promtool');
   for (const name of ['keyward_devices{state="ready"} 1', 'keyward_consistent 1', 'keyward_key_copies{key="0"} 1', 'keyward_requests_total{verb="encrypt",result="ok"}',
     'keyward_requests_total{verb="decrypt",result="decrypt-failed"}', 'keyward_request_duration_seconds_bucket{verb="encrypt",le="+Inf"}', 'keyward_build_info{version=', 'process_resident_memory_bytes',
     'keyward_device_jobs_total', 'keyward_device_queue_jobs']) assert(text.includes(name), `${name} is missing`);
-  const rules = spawnSync('promtool', ['check', 'rules', process.env.KW_TEST_ALERT_RULES], { encoding: 'utf8' });
+  const rules = spawnSync(process.env.KW_TEST_PROMTOOL, ['check', 'rules', process.env.KW_TEST_ALERT_RULES], { encoding: 'utf8' });
   equal(rules.status, 0, rules.stdout + rules.stderr);
 });
 
