@@ -333,8 +333,9 @@ read_input (Messages *self, const KwJsonValue *value, GError **error)
     }
   if (self->kind == ENCRYPT)
     {
-      g_autoptr (KwSecret) plaintext = kw_json_decode_base64 (
-          value, encrypt_members[MEMBER_INPUT].name, max + KW_API_JSON_ROOM, error);
+      g_autoptr (KwSecret) plaintext
+          = kw_json_decode_base64 (value, encrypt_members[MEMBER_INPUT].name,
+                                   max + KW_API_JSON_ROOM, error);
 
       if (plaintext == NULL || kw_secret_get_size (plaintext) <= max)
         return g_steal_pointer (&plaintext);
