@@ -9,8 +9,8 @@
 #include "kw-job-private.h"
 #include "kw-limits.h"
 #include "kw-log.h"
+#include "kw-preparation.h"
 #include "kw-replication.h"
-#include "kw-uuid.h"
 
 #include <openssl/crypto.h>
 #include <string.h>
@@ -50,6 +50,9 @@ typedef struct
   char *advice;       /* owned, nullable */
   GPtrArray *devices; /* owned; of KwDevice: ready ones on which it is proven */
   GPtrArray *key_ids; /* owned; of GBytes: its CKA_ID on each of them */
+  GPtrArray
+      *readers; /* owned; of KwDevice: ready ones that have the key, wherever it stands there */
+  GPtrArray *reader_key_ids; /* owned; of GBytes: likewise */
 } AesEntry;
 
 typedef struct
@@ -59,7 +62,7 @@ typedef struct
   GHashTable *by_key; /* owned; KwKey's kind and id (LookupKey) → GPtrArray of KwDevice */
   GPtrArray *keys;    /* owned; of KwKey: each once */
   GPtrArray *aes;     /* owned; of AesEntry, in the order of hsm_keyid */
-  GPtrArray *aes_ids; /* owned; of GBytes: CKA_IDs of all AES keys */
+  GPtrArray *former;  /* owned; of AesEntry: what entries meant before; for decrypting */
   char *status_text;  /* owned: why there is no device, for callers */
   gint64 hope_until;  /* monotonic: a device that is missing now may be back until then */
   gint64
@@ -101,6 +104,9 @@ struct _KwPool
   gint64 last_refresh; /* main context: when keys were looked for */
   guint64 refresh_started;
   guint64 refresh_done;
+  GQueue generations;     /* main context; of KwJob, owned: AES keys are made one after another */
+  gboolean is_generating; /* main context: the first of them is being made */
+  GPtrArray *looks;       /* main context; of GTask, owned: who waits for keys to be looked at */
 
   GMutex lock;
   Roster *roster; /* guarded by lock; replaced, never changed */
@@ -134,6 +140,7 @@ typedef struct
   gint64 started; /* monotonic; written by the thread that runs it */
   guint bits;
   char *label; /* owned, nullable */
+  guint reference;
 
   /* Written by the thread that runs it, read by `done` only if that thread came in time. */
   KwSecret *plaintext;
@@ -181,7 +188,24 @@ aes_entry_free (gpointer data)
   g_free (entry->advice);
   g_ptr_array_unref (entry->devices);
   g_ptr_array_unref (entry->key_ids);
+  g_ptr_array_unref (entry->readers);
+  g_ptr_array_unref (entry->reader_key_ids);
   g_free (entry);
+}
+
+static AesEntry *
+aes_entry_new (const char *name, const char *fingerprint)
+{
+  AesEntry *entry = g_new0 (AesEntry, 1);
+
+  entry->name = g_strdup (name);
+  if (fingerprint != NULL && kw_fingerprint_get_prefix (fingerprint, entry->prefix))
+    entry->fingerprint = g_strdup (fingerprint);
+  entry->devices = g_ptr_array_new_with_free_func (g_object_unref);
+  entry->key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
+  entry->readers = g_ptr_array_new_with_free_func (g_object_unref);
+  entry->reader_key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
+  return entry;
 }
 
 static Roster *
@@ -193,7 +217,7 @@ roster_new (void)
   roster->devices = g_ptr_array_new_with_free_func (g_object_unref);
   roster->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
   roster->aes = g_ptr_array_new_with_free_func (aes_entry_free);
-  roster->aes_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
+  roster->former = g_ptr_array_new_with_free_func (aes_entry_free);
   roster->by_key = g_hash_table_new_full (lookup_key_hash, lookup_key_equal, lookup_key_free,
                                           (GDestroyNotify) g_ptr_array_unref);
   return roster;
@@ -208,7 +232,7 @@ roster_unref (Roster *roster)
   g_ptr_array_unref (roster->keys);
   g_hash_table_unref (roster->by_key);
   g_ptr_array_unref (roster->aes);
-  g_ptr_array_unref (roster->aes_ids);
+  g_ptr_array_unref (roster->former);
   g_free (roster->status_text);
   g_free (roster);
 }
@@ -229,10 +253,7 @@ roster_add_device (Roster *roster, KwDevice *device)
 
       /* Which AES key may be used where, the matrix says. */
       if (kw_key_get_kind (key) == KW_KEY_KIND_AES)
-        {
-          g_ptr_array_add (roster->aes_ids, g_bytes_ref (probe.id));
-          continue;
-        }
+        continue;
       holders = g_hash_table_lookup (roster->by_key, &probe);
       if (holders == NULL)
         {
@@ -248,21 +269,59 @@ roster_add_device (Roster *roster, KwDevice *device)
     }
 }
 
+/* A key is proven by its fingerprint: where it stands on the device does not matter for decrypting. */
+static void
+find_readers (AesEntry *entry, GPtrArray *devices)
+{
+  for (guint i = 0; entry->fingerprint != NULL && i < devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (devices, i);
+      GPtrArray *keys = kw_device_get_keys (device);
+
+      for (guint j = 0; kw_device_get_state (device) == KW_DEVICE_READY && j < keys->len; j++)
+        {
+          KwKey *key = g_ptr_array_index (keys, j);
+
+          if (kw_key_get_kind (key) != KW_KEY_KIND_AES
+              || g_strcmp0 (kw_key_get_fingerprint (key), entry->fingerprint) != 0
+              || (kw_key_get_usage (key) & KW_KEY_USAGE_DECRYPT) == 0)
+            continue;
+          g_ptr_array_add (entry->readers, g_object_ref (device));
+          g_ptr_array_add (entry->reader_key_ids, g_bytes_ref (kw_key_get_id (key)));
+          break;
+        }
+    }
+}
+
+/* What an entry meant before the administrator accepted another key. */
+static void
+roster_add_former (Roster *roster, KwKeyring *keyring, const char *name, GPtrArray *devices)
+{
+  g_auto (GStrv) former = kw_keyring_dup_former (keyring, name);
+
+  for (guint i = 0; former[i] != NULL; i++)
+    {
+      AesEntry *entry = aes_entry_new (name, former[i]);
+
+      entry->state = KW_KEY_STATE_MISSING;
+      entry->advice = g_strdup_printf (
+          "No ready device has the key that %s was before (%.16s), under which this is encrypted; plug in one that has it",
+          name, former[i]);
+      g_ptr_array_add (roster->former, entry);
+      find_readers (entry, devices);
+    }
+}
+
 static void
 roster_add_aes (Roster *roster, KwKeyMatrix *matrix, guint row, GPtrArray *devices)
 {
   const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, row);
-  AesEntry *entry = g_new0 (AesEntry, 1);
+  AesEntry *entry = aes_entry_new (facts->id, facts->fingerprint);
 
-  entry->name = g_strdup (facts->id);
-  entry->fingerprint = g_strdup (facts->fingerprint);
   entry->state = facts->state;
   entry->may_encrypt = facts->may_encrypt;
   entry->advice = g_strdup (facts->advice);
-  entry->devices = g_ptr_array_new_with_free_func (g_object_unref);
-  entry->key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
-  if (facts->fingerprint == NULL || !kw_fingerprint_get_prefix (facts->fingerprint, entry->prefix))
-    g_clear_pointer (&entry->fingerprint, g_free);
+  find_readers (entry, devices);
   g_ptr_array_add (roster->aes, entry);
   for (guint i = 0; i < devices->len; i++)
     {
@@ -527,7 +586,7 @@ attempt_run (gpointer user_data)
       break;
     case KW_VERB_GENERATE_AES:
       attempt->key = kw_device_generate_aes (attempt->device, attempt->bits, attempt->key_id,
-                                             attempt->label, &attempt->error);
+                                             attempt->label, attempt->reference, &attempt->error);
       break;
     case KW_VERB_RSA_DECRYPT:
       attempt->plaintext
@@ -584,7 +643,10 @@ news_free (News *news)
 }
 
 static void
-on_replicated (guint n_copies G_GNUC_UNUSED, const GError *error, gpointer user_data)
+on_replicated (guint n_copies G_GNUC_UNUSED,
+               gboolean may_remain,
+               const GError *error,
+               gpointer user_data)
 {
   KwJob *job = user_data;
 
@@ -592,6 +654,7 @@ on_replicated (guint n_copies G_GNUC_UNUSED, const GError *error, gpointer user_
     {
       g_clear_pointer (&job->key, kw_key_unref);
       job->error = g_error_copy (error);
+      job->key_may_remain = may_remain;
     }
   finish_job (job);
 }
@@ -604,8 +667,6 @@ take_new_key (gpointer user_data)
   KwPool *self = news->pool;
   g_autoptr (GPtrArray) targets = g_ptr_array_new_with_free_func (g_object_unref);
 
-  if (kw_device_get_state (news->device) == KW_DEVICE_READY)
-    kw_device_add_key (news->device, news->key);
   for (guint i = 0; self->replicate && i < self->devices->len; i++)
     {
       KwDevice *device = g_ptr_array_index (self->devices, i);
@@ -613,8 +674,9 @@ take_new_key (gpointer user_data)
       if (device != news->device && kw_device_get_state (device) == KW_DEVICE_READY)
         g_ptr_array_add (targets, g_object_ref (device));
     }
-  kw_replicate (news->device, news->key, targets, self->replicate ? self->min_copies : 1,
-                on_replicated, g_steal_pointer (&news->job));
+  kw_replicate (self->options.keyring, news->device, news->key, targets,
+                self->replicate ? self->min_copies : 1, on_replicated,
+                g_steal_pointer (&news->job));
   return G_SOURCE_REMOVE;
 }
 
@@ -643,6 +705,7 @@ retry_or_fail (KwPool *self, KwDevice *device, KwJob *job, const GError *reason,
     {
       g_autofree char *text = g_strdup_printf ("The device failed: %s", reason->message);
 
+      job->key_may_remain = !harmless;
       fail_job (job, KW_ERROR_UNAVAILABLE, text);
       return;
     }
@@ -683,6 +746,20 @@ key_was_lost (const Attempt *attempt)
   return verb_takes_step (attempt->verb) && attempt->error != NULL;
 }
 
+/* A device that makes no such keys has done nothing; there may be one that does. */
+static gboolean
+try_other_device (KwPool *self, KwJob *job, const GError *refusal)
+{
+  g_autoptr (Roster) roster = pool_ref_roster (self);
+
+  if (job->n_attempts >= KW_MAX_ATTEMPTS_PER_JOB || choose_device (roster->devices, job) == NULL)
+    return FALSE;
+  g_clear_error (&job->refusal);
+  job->refusal = g_error_copy (refusal);
+  pool_dispatch (self, job);
+  return TRUE;
+}
+
 static void
 end_attempt (Attempt *attempt, KwJob *job)
 {
@@ -715,6 +792,10 @@ end_attempt (Attempt *attempt, KwJob *job)
       retry_or_fail (attempt->pool, attempt->device, job, attempt->error, TRUE);
       return;
     }
+  if (verb_generates (job->verb)
+      && g_error_matches (attempt->error, KW_ERROR, KW_ERROR_NOT_SUPPORTED)
+      && try_other_device (attempt->pool, job, attempt->error))
+    return;
   g_free (job->device_name);
   job->device_name = g_strdup (kw_device_get_name (attempt->device));
   if (verb_takes_step (attempt->verb))
@@ -784,6 +865,7 @@ start_attempt (KwPool *self, KwDevice *device, GBytes *key_id, KwJob *job)
   attempt->n_random = job->n_random;
   attempt->bits = job->bits;
   attempt->label = g_strdup (job->label);
+  attempt->reference = job->reference;
   job->tried[job->n_attempts++] = kw_device_get_number (device);
   if (verb_generates (job->verb))
     timeout *= KW_GENERATE_TIMEOUT_FACTOR;
@@ -849,7 +931,22 @@ find_aes_entry (const Roster *roster, const KwKeyStep *step)
           && CRYPTO_memcmp (entry->prefix, step->prefix, sizeof entry->prefix) == 0)
         return entry;
     }
+  for (guint i = 0; i < roster->former->len; i++)
+    {
+      AesEntry *entry = g_ptr_array_index (roster->former, i);
+
+      if (entry->fingerprint != NULL
+          && CRYPTO_memcmp (entry->prefix, step->prefix, sizeof entry->prefix) == 0)
+        return entry;
+    }
   return NULL;
+}
+
+/* The devices that can do a step with a key. */
+static GPtrArray *
+get_holders (const AesEntry *entry, gboolean wrap)
+{
+  return wrap ? entry->devices : entry->readers;
 }
 
 /* Why nothing can be done with a key just now; what no waiting changes has a code of its own. */
@@ -858,7 +955,7 @@ refusal_code (const AesEntry *entry, gboolean wrap)
 {
   if (wrap && entry->state == KW_KEY_STATE_WEAK)
     return KW_ERROR_NOT_SUPPORTED;
-  if (entry->devices->len == 0 && entry->state == KW_KEY_STATE_DIFFERENT)
+  if (get_holders (entry, wrap)->len == 0 && entry->state == KW_KEY_STATE_DIFFERENT)
     return KW_ERROR_KEY_MISMATCH;
   return KW_ERROR_UNAVAILABLE;
 }
@@ -884,7 +981,7 @@ describe_refusal (const KwJob *job, const AesEntry *entry)
     return g_strdup_printf ("The device failed: %s", job->last_reason);
   if (entry->advice != NULL)
     return g_strdup (entry->advice);
-  if (entry->fingerprint == NULL || entry->devices->len == 0)
+  if (entry->fingerprint == NULL || get_holders (entry, job->step.wrap)->len == 0)
     return g_strdup_printf ("Key %s is not checked yet", entry->name);
   return g_strdup ("Encryption is switched off: see [hsm] encrypt_hsm");
 }
@@ -927,18 +1024,156 @@ dispatch_step (KwPool *self, KwJob *job, const Roster *roster)
   guint place = 0;
 
   if (entry != NULL && (entry->may_encrypt || !job->step.wrap))
-    device = choose_device (entry->devices, job);
+    device = choose_device (get_holders (entry, job->step.wrap), job);
   if (device == NULL)
     {
       postpone_or_refuse_step (self, job, roster, entry);
       return;
     }
-  g_ptr_array_find (entry->devices, device, &place);
+  g_ptr_array_find (get_holders (entry, job->step.wrap), device, &place);
   g_free (job->key_name);
   job->key_name = g_strdup (entry->name);
   g_free (job->fingerprint);
   job->fingerprint = g_strdup (entry->fingerprint);
-  start_attempt (self, device, g_ptr_array_index (entry->key_ids, place), job);
+  start_attempt (self, device,
+                 g_ptr_array_index (job->step.wrap ? entry->key_ids : entry->reader_key_ids, place),
+                 job);
+}
+
+/* --- making keys --- */
+
+static void begin_next_generation (KwPool *self);
+
+static gboolean
+take_end_of_generation (gpointer user_data)
+{
+  KwPool *self = KW_POOL (user_data);
+
+  self->is_generating = FALSE;
+  begin_next_generation (self);
+  return G_SOURCE_REMOVE;
+}
+
+/* Any thread. A key that may still be on some device is not taken notice of as long as this process runs. */
+static void
+on_generation_done (KwJob *job, gpointer user_data)
+{
+  KwPool *self = KW_POOL (user_data);
+
+  if (job->key_id != NULL && !job->key_may_remain)
+    kw_keyring_release (self->options.keyring, job->key_id);
+  if (job->verb == KW_VERB_GENERATE_AES)
+    pool_invoke (self, take_end_of_generation, g_object_ref (self), g_object_unref);
+  job->after_generation (job, job->after_generation_data);
+  g_object_unref (self);
+}
+
+static void
+on_prepared (const KwPreparationResult *result, const GError *error, gpointer user_data)
+{
+  KwJob *job = user_data;
+  KwPool *self = KW_POOL (job->service_data);
+  KwDevice *device = result != NULL ? choose_device (result->origins, job) : NULL;
+
+  if (device == NULL)
+    {
+      if (result != NULL && job->refusal == NULL)
+        g_set_error (&job->error, KW_ERROR, KW_ERROR_UNAVAILABLE,
+                     "No other device can make the key: %s",
+                     job->last_reason != NULL ? job->last_reason : "all were tried");
+      else
+        job->error = g_error_copy (job->refusal != NULL ? job->refusal : error);
+      finish_job (job);
+      return;
+    }
+  if (job->key_id == NULL)
+    job->key_id = g_bytes_ref (result->key_id);
+  job->reference = result->reference;
+  kw_keyring_hold (self->options.keyring, job->key_id);
+  start_attempt (self, device, job->key_id, job);
+}
+
+/* Main context; takes the job. */
+static void
+prepare_generation (KwPool *self, KwJob *job)
+{
+  g_autoptr (Roster) roster = pool_ref_roster (self);
+  const KwPreparationWish wish = {
+    .kind = job->verb == KW_VERB_GENERATE_AES ? KW_KEY_KIND_AES : KW_KEY_KIND_RSA,
+    .label = job->label,
+    .key_id = job->key_id,
+    .replicate = self->replicate,
+    .min_copies = self->min_copies,
+  };
+
+  if (g_get_monotonic_time () >= job->deadline)
+    fail_job (job, KW_ERROR_TIMEOUT, "No device answered in time");
+  else if (roster->devices->len == 0)
+    postpone_or_fail (self, job, roster, g_get_monotonic_time ());
+  else
+    kw_prepare_generation (self->options.keyring, roster->devices, &wish, on_prepared, job);
+}
+
+/* Two AES keys at a time would be given the same number. */
+static void
+begin_next_generation (KwPool *self)
+{
+  KwJob *job = NULL;
+
+  if (self->is_generating)
+    return;
+  job = g_queue_pop_head (&self->generations);
+  if (job == NULL)
+    return;
+  self->is_generating = TRUE;
+  prepare_generation (self, job);
+}
+
+/* Main context. */
+static gboolean
+take_generation (gpointer user_data)
+{
+  News *news = user_data;
+  KwPool *self = news->pool;
+  KwJob *job = g_steal_pointer (&news->job);
+
+  if (job->is_generating)
+    {
+      prepare_generation (self, job);
+      return G_SOURCE_REMOVE;
+    }
+  job->is_generating = TRUE;
+  job->after_generation = job->service_callback;
+  job->after_generation_data = job->service_data;
+  job->service_callback = on_generation_done;
+  job->service_data = g_object_ref (self);
+  if (job->verb != KW_VERB_GENERATE_AES)
+    {
+      prepare_generation (self, job);
+      return G_SOURCE_REMOVE;
+    }
+  g_queue_push_tail (&self->generations, job);
+  begin_next_generation (self);
+  return G_SOURCE_REMOVE;
+}
+
+/* Any thread; takes the job. */
+static void
+dispatch_generation (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
+{
+  KwDevice *device = choose_device (roster->devices, job);
+  News *news = NULL;
+
+  if (device == NULL)
+    {
+      postpone_or_fail (self, job, roster, now);
+      return;
+    }
+  news = g_new0 (News, 1);
+  news->pool = g_object_ref (self);
+  news->device = g_object_ref (device);
+  news->job = job;
+  pool_invoke (self, take_generation, news, (GDestroyNotify) news_free);
 }
 
 /* Takes the job. Any thread; in place when the job allows it. */
@@ -957,6 +1192,11 @@ pool_dispatch (KwPool *self, KwJob *job)
   if (verb_takes_step (job->verb))
     {
       dispatch_step (self, job, roster);
+      return;
+    }
+  if (verb_generates (job->verb))
+    {
+      dispatch_generation (self, job, roster, now);
       return;
     }
   if (job->verb == KW_VERB_RSA_DECRYPT)
@@ -1038,10 +1278,14 @@ judge_keys (KwPool *self)
 
 /* Whether all that a device has is the wrong keys, and which sentence says so. */
 static const char *
-find_mismatch (KwDevice *device, const KwKeyMatrix *matrix, guint column)
+find_mismatch (KwPool *self, KwDevice *device, const KwKeyMatrix *matrix, guint column)
 {
   GPtrArray *keys = kw_device_get_keys (device);
   const char *mismatch = NULL;
+
+  /* It decrypts what was encrypted under a key that has another place now, or that was replaced. */
+  if (kw_keyring_knows_any (self->options.keyring, keys))
+    return NULL;
 
   for (guint i = 0; i < keys->len; i++)
     {
@@ -1074,7 +1318,7 @@ sort_out_devices (KwPool *self, const KwKeyMatrix *matrix)
       if ((state != KW_DEVICE_READY && state != KW_DEVICE_MISMATCHED)
           || kw_key_matrix_get_device (matrix, i)->number != kw_device_get_number (device))
         continue;
-      mismatch = find_mismatch (device, matrix, i);
+      mismatch = find_mismatch (self, device, matrix, i);
       if (mismatch != NULL && state == KW_DEVICE_READY)
         {
           kw_device_set_state (device, KW_DEVICE_MISMATCHED, mismatch);
@@ -1115,8 +1359,12 @@ publish_roster (KwPool *self)
     }
   for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
     {
-      if (kw_key_matrix_get_key (matrix, i)->configured)
-        roster_add_aes (fresh, matrix, i, self->devices);
+      const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, i);
+
+      if (!facts->configured)
+        continue;
+      roster_add_aes (fresh, matrix, i, self->devices);
+      roster_add_former (fresh, self->options.keyring, facts->id, self->devices);
     }
   if (!looking)
     self->refresh_done = self->refresh_started;
@@ -1155,6 +1403,109 @@ on_device_trouble (KwDevice *device, guint state, const char *text, KwPool *self
     kw_backend_reset_token (backend, kw_device_get_token (device));
 }
 
+/* --- looking at keys for somebody who waits for it --- */
+
+typedef struct
+{
+  GHashTable *awaited; /* owned; number of a device → number of the look that it has to end */
+  GSource *cancelled;  /* owned, nullable */
+  char *busy_device;   /* owned, nullable: one that could not be looked at */
+} Look;
+
+static void
+look_free (gpointer data)
+{
+  Look *look = data;
+
+  if (look->cancelled != NULL)
+    g_source_destroy (look->cancelled);
+  g_clear_pointer (&look->cancelled, g_source_unref);
+  g_hash_table_unref (look->awaited);
+  g_free (look->busy_device);
+  g_free (look);
+}
+
+static void
+end_look (KwPool *self, GTask *task)
+{
+  const Look *look = g_task_get_task_data (task);
+
+  if (g_task_return_error_if_cancelled (task))
+    return;
+  if (self->stopped)
+    g_task_return_new_error (task, KW_ERROR, KW_ERROR_UNAVAILABLE, "The service is stopping");
+  else if (look->busy_device != NULL)
+    g_task_return_new_error (task, KW_ERROR, KW_ERROR_BUSY,
+                             "Device %s is too busy to be looked at; try again", look->busy_device);
+  else
+    g_task_return_pointer (task, kw_keyring_ref_matrix (self->options.keyring),
+                           (GDestroyNotify) kw_key_matrix_unref);
+}
+
+/* Ends what has nothing to wait for any more. */
+static void
+end_looks (KwPool *self)
+{
+  g_autoptr (GPtrArray) ended = g_ptr_array_new_with_free_func (g_object_unref);
+
+  for (guint i = self->looks->len; i > 0; i--)
+    {
+      GTask *task = g_ptr_array_index (self->looks, i - 1);
+      const Look *look = g_task_get_task_data (task);
+
+      if (self->stopped || g_cancellable_is_cancelled (g_task_get_cancellable (task))
+          || (g_hash_table_size (look->awaited) == 0
+              && !kw_keyring_is_recording (self->options.keyring)))
+        g_ptr_array_add (ended, g_ptr_array_steal_index (self->looks, i - 1));
+    }
+  for (guint i = ended->len; i > 0; i--)
+    end_look (self, g_ptr_array_index (ended, i - 1));
+}
+
+/* A device has ended a look at its keys, or is not there any more. */
+static void
+note_look (KwPool *self, KwDevice *device, guint64 number)
+{
+  guint64 device_number = kw_device_get_number (device);
+
+  for (guint i = 0; i < self->looks->len; i++)
+    {
+      Look *look = g_task_get_task_data (g_ptr_array_index (self->looks, i));
+      const guint64 *wanted = g_hash_table_lookup (look->awaited, &device_number);
+
+      if (wanted != NULL && number >= *wanted)
+        g_hash_table_remove (look->awaited, &device_number);
+    }
+  end_looks (self);
+}
+
+static void
+on_device_looked (KwDevice *device, guint64 number, gboolean whole, KwPool *self)
+{
+  guint64 device_number = kw_device_get_number (device);
+
+  /* One that is in trouble shows as such; one that works on has merely no time. */
+  for (guint i = 0;
+       !whole && kw_device_get_state (device) == KW_DEVICE_READY && i < self->looks->len; i++)
+    {
+      Look *look = g_task_get_task_data (g_ptr_array_index (self->looks, i));
+      const guint64 *wanted = g_hash_table_lookup (look->awaited, &device_number);
+
+      if (wanted == NULL || number < *wanted)
+        continue;
+      g_free (look->busy_device);
+      look->busy_device = g_strdup (kw_device_get_name (device));
+    }
+  note_look (self, device, number);
+}
+
+static gboolean
+on_look_cancelled (GCancellable *cancellable G_GNUC_UNUSED, gpointer user_data)
+{
+  end_looks (KW_POOL (user_data));
+  return G_SOURCE_REMOVE;
+}
+
 static void
 remove_device (KwPool *self, KwDevice *device)
 {
@@ -1165,6 +1516,7 @@ remove_device (KwPool *self, KwDevice *device)
   g_ptr_array_remove (self->devices, device);
   kw_device_close (device);
   publish_roster (self);
+  note_look (self, device, G_MAXUINT64);
 }
 
 /* A device that comes back goes on counting where it left off. */
@@ -1188,6 +1540,13 @@ static void
 on_recorded (KwKeyring *keyring G_GNUC_UNUSED, KwPool *self)
 {
   publish_roster (self);
+  end_looks (self);
+}
+
+static void
+on_not_recorded (KwKeyring *keyring G_GNUC_UNUSED, KwPool *self)
+{
+  end_looks (self);
 }
 
 static gboolean
@@ -1196,15 +1555,7 @@ check_devices (gpointer user_data)
   KwPool *self = KW_POOL (user_data);
 
   for (guint i = 0; i < self->devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (self->devices, i);
-
-      /* Perhaps the right keys were put there meanwhile. */
-      if (kw_device_get_state (device) == KW_DEVICE_MISMATCHED)
-        kw_device_refresh_keys (device);
-      else
-        kw_device_check_keys (device);
-    }
+    (void) kw_device_check_keys (g_ptr_array_index (self->devices, i));
   return G_SOURCE_CONTINUE;
 }
 
@@ -1228,6 +1579,7 @@ on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
   device = kw_device_new (token, &options);
   g_signal_connect (device, "changed", G_CALLBACK (on_device_changed), self);
   g_signal_connect (device, "trouble", G_CALLBACK (on_device_trouble), self);
+  g_signal_connect (device, "looked", G_CALLBACK (on_device_looked), self);
   g_ptr_array_add (self->devices, g_object_ref (device));
   g_hash_table_insert (self->owners, device, backend);
   publish_roster (self);
@@ -1287,6 +1639,7 @@ kw_pool_finalize (GObject *object)
   g_ptr_array_unref (self->closing);
   g_hash_table_unref (self->owners);
   g_hash_table_unref (self->figures);
+  g_ptr_array_unref (self->looks);
   roster_unref (self->roster);
   g_main_context_unref (self->context);
   g_mutex_clear (&self->lock);
@@ -1316,6 +1669,8 @@ kw_pool_init (KwPool *self)
 {
   g_mutex_init (&self->lock);
   g_queue_init (&self->parked);
+  g_queue_init (&self->generations);
+  self->looks = g_ptr_array_new_with_free_func (g_object_unref);
   self->context = g_main_context_ref_thread_default ();
   self->backends = g_ptr_array_new_with_free_func (g_object_unref);
   self->devices = g_ptr_array_new_with_free_func (g_object_unref);
@@ -1341,6 +1696,7 @@ kw_pool_new (const KwDeviceOptions *options)
   self->options.guard = g_object_ref (options->guard);
   self->options.keyring = g_object_ref (options->keyring);
   g_signal_connect (self->options.keyring, "recorded", G_CALLBACK (on_recorded), self);
+  g_signal_connect (self->options.keyring, "not-recorded", G_CALLBACK (on_not_recorded), self);
   self->options.pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
   self->options.pin_name = options->pin_name;
   self->options.timeout_usec = options->timeout_usec;
@@ -1426,6 +1782,8 @@ kw_pool_start (KwPool *self)
 void
 kw_pool_stop (KwPool *self)
 {
+  KwJob *job = NULL;
+
   g_return_if_fail (KW_IS_POOL (self));
 
   if (self->stopped)
@@ -1450,6 +1808,9 @@ kw_pool_stop (KwPool *self)
   for (guint i = 0; i < self->backends->len; i++)
     kw_backend_stop (g_ptr_array_index (self->backends, i));
   publish_roster (self);
+  end_looks (self);
+  while ((job = g_queue_pop_head (&self->generations)) != NULL)
+    fail_job (job, KW_ERROR_UNAVAILABLE, "The service is stopping");
 }
 
 /**
@@ -1472,48 +1833,6 @@ kw_pool_is_idle (KwPool *self)
         return FALSE;
     }
   return TRUE;
-}
-
-/* Adds one to a number in bytes, as far as it goes. */
-static void
-increment (guint8 *number, gsize size)
-{
-  for (gsize i = size; i > 0; i--)
-    {
-      number[i - 1]++;
-      if (number[i - 1] != 0)
-        return;
-    }
-}
-
-/*
- * A new UUID. Where keys are told by their place, which is the order of their ids, a new AES key has to come last: otherwise
- * another key would stand in the place of a configured one.
- */
-static GBytes *
-make_key_id (KwPool *self, KwVerb verb, GError **error)
-{
-  g_autoptr (GBytes) id = kw_uuid_new_v1 (error);
-  g_autoptr (Roster) roster = pool_ref_roster (self);
-  g_autofree guint8 *bytes = NULL;
-  gsize size = 0;
-
-  if (id == NULL || verb != KW_VERB_GENERATE_AES)
-    return g_steal_pointer (&id);
-  bytes = g_bytes_unref_to_data (g_steal_pointer (&id), &size);
-  for (guint i = 0; i < roster->aes_ids->len; i++)
-    {
-      gsize n_other = 0;
-      const guint8 *other = g_bytes_get_data (g_ptr_array_index (roster->aes_ids, i), &n_other);
-      gsize n_head = MIN (n_other, size / 2);
-
-      /* lint: allow secret-compare — ids are public */
-      if (n_other == 0 || memcmp (bytes, other, n_head) > 0)
-        continue;
-      memcpy (bytes, other, n_head);
-      increment (bytes, n_head);
-    }
-  return g_bytes_new_take (g_steal_pointer (&bytes), size);
 }
 
 /**
@@ -1541,17 +1860,71 @@ kw_pool_submit (KwPool *self, KwJob *job)
   job->wants_refresh = 0;
   g_clear_pointer (&job->last_reason, g_free);
   if (verb_generates (job->verb))
-    {
-      job->deadline += self->options.timeout_usec * KW_GENERATE_TIMEOUT_FACTOR;
-      if (job->key_id == NULL)
-        job->key_id = make_key_id (self, job->verb, &job->error);
-      if (job->key_id == NULL)
-        {
-          finish_job (job);
-          return;
-        }
-    }
+    job->deadline += self->options.timeout_usec * KW_GENERATE_TIMEOUT_FACTOR;
   pool_dispatch (self, job);
+}
+
+/**
+ * kw_pool_check_keys_async:
+ * @self: a pool
+ * @cancellable: (nullable): ends the wait; what was begun goes on
+ * @callback: told when all was looked at
+ * @user_data: for @callback
+ *
+ * Has the keys of all devices in use listed and proven anew, between other work. Main context.
+ */
+void
+kw_pool_check_keys_async (KwPool *self,
+                          GCancellable *cancellable,
+                          GAsyncReadyCallback callback,
+                          gpointer user_data)
+{
+  GTask *task = NULL;
+  Look *look = NULL;
+
+  g_return_if_fail (KW_IS_POOL (self));
+
+  task = g_task_new (self, cancellable, callback, user_data);
+  look = g_new0 (Look, 1);
+  look->awaited = g_hash_table_new_full (g_int64_hash, g_int64_equal, g_free, g_free);
+  g_task_set_task_data (task, look, look_free);
+  for (guint i = 0; i < self->devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, i);
+      guint64 device_number = kw_device_get_number (device);
+      guint64 number = kw_device_check_keys (device);
+
+      if (number > 0)
+        g_hash_table_insert (look->awaited, g_memdup2 (&device_number, sizeof device_number),
+                             g_memdup2 (&number, sizeof number));
+    }
+  g_ptr_array_add (self->looks, task);
+  if (cancellable != NULL)
+    {
+      look->cancelled = g_cancellable_source_new (cancellable);
+      g_source_set_callback (look->cancelled, G_SOURCE_FUNC (on_look_cancelled), self, NULL);
+      g_source_attach (look->cancelled, self->context);
+    }
+  end_looks (self);
+}
+
+/**
+ * kw_pool_check_keys_finish:
+ * @self: a pool
+ * @result: what the callback was given
+ * @error: where to store the error
+ *
+ * Tells what was found.
+ *
+ * Returns: (transfer full): which key is how on which device, after the look; %NULL with %KW_ERROR_BUSY when a device could not
+ *   be looked at, %KW_ERROR_UNAVAILABLE when the service stops, or %G_IO_ERROR_CANCELLED
+ */
+KwKeyMatrix *
+kw_pool_check_keys_finish (KwPool *self, GAsyncResult *result, GError **error)
+{
+  g_return_val_if_fail (g_task_is_valid (result, self), NULL);
+
+  return g_task_propagate_pointer (G_TASK (result), error);
 }
 
 /**

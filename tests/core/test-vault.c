@@ -788,7 +788,8 @@ test_generate (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   wait_for_copies (&fixture->main, 1);
   for (guint i = 0; i < 20; i++)
     {
-      g_autoptr (KwJob) job = kw_job_new_generate_aes (fixture->caller, 256, "new");
+      g_autofree char *label = g_strdup_printf ("new %u", i);
+      g_autoptr (KwJob) job = kw_job_new_generate_aes (fixture->caller, 256, label);
       gint n_ended = 0;
 
       job->service_callback = on_done;
