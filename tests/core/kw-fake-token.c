@@ -300,7 +300,7 @@ kw_fake_token_delete_key (KwToken *token, KwKeyKind kind G_GNUC_UNUSED, GBytes *
   return key != NULL;
 }
 
-/* Transport key, kind, value, id. */
+/* Transport key, kind, value, length of the id, id, label. */
 static GBytes *
 kw_fake_token_export_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **error)
 {
@@ -308,7 +308,8 @@ kw_fake_token_export_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **e
   g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
   KwKey *key = NULL;
   GByteArray *wrapped = NULL;
-  guint8 head[3] = { (guint8) self->transport_key, (guint8) kind, 0 };
+  guint8 head[4]
+      = { (guint8) self->transport_key, (guint8) kind, 0, (guint8) g_bytes_get_size (id) };
 
   if (!enter (self, KW_FAKE_EXPORT_KEY, error))
     return NULL;
@@ -322,6 +323,8 @@ kw_fake_token_export_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **e
   head[2] = (guint8) GPOINTER_TO_INT (g_hash_table_lookup (self->values, key));
   g_byte_array_append (wrapped, head, sizeof head);
   g_byte_array_append (wrapped, g_bytes_get_data (id, NULL), (guint) g_bytes_get_size (id));
+  g_byte_array_append (wrapped, (const guint8 *) kw_key_get_label (key),
+                       (guint) strlen (kw_key_get_label (key)));
   return g_byte_array_free_to_bytes (wrapped);
 }
 
@@ -332,7 +335,8 @@ kw_fake_token_import_key (KwToken *token, GBytes *wrapped_key, guint reference, 
   g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
   gsize size = 0;
   const guint8 *data = g_bytes_get_data (wrapped_key, &size);
-  g_autoptr (GBytes) id = g_bytes_new (data + 3, size - 3);
+  g_autoptr (GBytes) id = g_bytes_new (data + 4, data[3]);
+  g_autofree char *label = g_strndup ((const char *) data + 4 + data[3], size - 4 - data[3]);
   g_autoptr (GBytes) der = g_bytes_new_static ("new", 3);
   guint8 value = data[2];
   KwKey *key = NULL;
@@ -346,8 +350,8 @@ kw_fake_token_import_key (KwToken *token, GBytes *wrapped_key, guint reference, 
     }
   if (self->transport_key == '?')
     value ^= 0x80;
-  key = data[1] == KW_KEY_KIND_AES ? new_aes_key (self, 256, id, "copy", reference)
-                                   : kw_key_new ((KwKeyKind) data[1], 256, id, "copy", der);
+  key = data[1] == KW_KEY_KIND_AES ? new_aes_key (self, 256, id, label, reference)
+                                   : kw_key_new ((KwKeyKind) data[1], 256, id, label, der);
   g_ptr_array_add (self->keys, kw_key_ref (key));
   g_hash_table_insert (self->values, key, GINT_TO_POINTER (value));
   return key;
