@@ -483,8 +483,28 @@ judge_misplaced (KwMatrixCell *cell, const KwKeyFacts *facts, const KwKeyringDev
   return TRUE;
 }
 
+/* A device that was not there when the administrator accepted another key needs that one; it is no reason to go back. */
+static char *
+describe_difference (KwKeyring *self,
+                     const KwKeyFacts *facts,
+                     const char *fingerprint,
+                     const char *device)
+{
+  g_auto (GStrv) former = kw_keyring_dup_former (self, facts->id);
+
+  if (g_strv_contains ((const char *const *) former, fingerprint))
+    return g_strdup_printf (
+        "On device %s key %s is the one that was recorded before (%.*s); it decrypts, and does not encrypt. Clone the key that "
+        "is recorded now (%.*s) to there",
+        device, facts->id, SHOWN_DIGITS, fingerprint, SHOWN_DIGITS, facts->fingerprint);
+  return g_strdup_printf (
+      "On device %s key %s is another one (%.*s) than recorded (%.*s) and is not used; put the right key there, or "
+      "run: keyward keys accept %s",
+      device, facts->id, SHOWN_DIGITS, fingerprint, SHOWN_DIGITS, facts->fingerprint, facts->id);
+}
+
 static void
-judge_cell (KwMatrixCell *cell, const KwKeyFacts *facts, const char *device)
+judge_cell (KwKeyring *self, KwMatrixCell *cell, const KwKeyFacts *facts, const char *device)
 {
   const char *fingerprint = cell->key != NULL ? kw_key_get_fingerprint (cell->key) : NULL;
 
@@ -494,11 +514,7 @@ judge_cell (KwMatrixCell *cell, const KwKeyFacts *facts, const char *device)
     {
       g_free (cell->advice);
       cell->state = KW_KEY_STATE_DIFFERENT;
-      cell->advice = g_strdup_printf (
-          "On device %s key %s is another one (%.*s) than recorded (%.*s) and is not used; put the right key there, or "
-          "run: keyward keys accept %s",
-          device, facts->id, SHOWN_DIGITS, fingerprint, SHOWN_DIGITS, facts->fingerprint,
-          facts->id);
+      cell->advice = describe_difference (self, facts, fingerprint, device);
       return;
     }
   if (!key_can_do_both (cell->key))
@@ -638,7 +654,7 @@ judge_configured (Judgement *judgement, guint row, const KwKeySelector *selector
 
       look_at_device (selector, &judgement->devices[i], cell);
       if (facts->fingerprint != NULL && !judge_misplaced (cell, facts, &judgement->devices[i]))
-        judge_cell (cell, facts, judgement->devices[i].name);
+        judge_cell (judgement->keyring, cell, facts, judgement->devices[i].name);
     }
   if (facts->fingerprint == NULL)
     judge_unrecorded (judgement, row, facts);
