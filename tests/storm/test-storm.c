@@ -20,6 +20,7 @@
 #define STORM_SECONDS 120
 #define OPENSC_SECONDS 20
 #define KID 1
+#define N_ENVELOPES 20
 
 /* When memory and descriptors are looked at first: everything was in use by then. */
 #define SETTLE_SECONDS 10
@@ -259,14 +260,20 @@ make_key (Storm *storm)
     kw_card_rig_clone (storm->cards, 0, i, KID, NULL);
 }
 
-/* The daemon on all cards, and clients that do not stop. */
 static void
-begin_load (Storm *storm, GDBusConnection *bus, GThread **clients)
+start_daemon (Storm *storm, GDBusConnection *bus)
 {
   kw_daemon_rig_start (storm->rig);
   kw_daemon_rig_wait_for_log (storm->rig, "On D-Bus");
   wait_for_ready (bus, N_CARDS, 30);
   kw_daemon_rig_wait_for_log (storm->rig, "\"copies\":\"3\"");
+}
+
+/* The daemon on all cards, and clients that do not stop. */
+static void
+begin_load (Storm *storm, GDBusConnection *bus, GThread **clients)
+{
+  start_daemon (storm, bus);
   for (guint i = 0; i < N_CLIENTS; i++)
     clients[i] = g_thread_new ("client", run_client, storm);
 }
@@ -312,6 +319,87 @@ test_two_out (Storm *storm, G_GNUC_UNUSED gconstpointer data)
       wait_for_ready (bus, N_CARDS, 60);
     }
   end_load (storm, clients);
+}
+
+/* Clients that decrypt what was encrypted before. */
+typedef struct
+{
+  Storm *storm;
+  GVariant *envelopes[N_ENVELOPES]; /* owned */
+} Readers;
+
+static gpointer
+run_reader (gpointer user_data)
+{
+  Readers *readers = user_data;
+  Storm *storm = readers->storm;
+  g_autoptr (GDBusConnection) bus = connect_bus (storm);
+
+  for (guint i = 0; !g_atomic_int_get (&storm->stop); i++)
+    {
+      guint8 wanted = (guint8) (i % N_ENVELOPES);
+      g_autoptr (GVariant) reply
+          = call (storm, bus, "Decrypt",
+                  g_variant_new ("(@aya{sv})", readers->envelopes[wanted], NULL), "(aya{sv})");
+      g_autoptr (GVariant) plaintext = NULL;
+
+      if (reply == NULL)
+        continue;
+      plaintext = g_variant_get_child_value (reply, 0);
+      if (g_variant_get_size (plaintext) == 1
+          && *(const guint8 *) g_variant_get_data (plaintext) == wanted)
+        g_atomic_int_inc (&storm->n_good);
+      else
+        g_atomic_int_inc (&storm->n_wrong);
+    }
+  g_dbus_connection_close_sync (bus, NULL, NULL);
+  return NULL;
+}
+
+/*
+ * A card whose answers are garbage for a while: others do its work, and nobody gets a wrong answer, or is told that his message
+ * is bad.
+ */
+static void
+test_garbage (Storm *storm, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (GDBusConnection) bus = connect_bus (storm);
+  Readers readers = { .storm = storm };
+  GThread *clients[N_CLIENTS];
+
+  make_key (storm);
+  start_daemon (storm, bus);
+  for (guint8 i = 0; i < N_ENVELOPES; i++)
+    {
+      g_autoptr (GVariant) reply
+          = call (storm, bus, "Encrypt",
+                  g_variant_new ("(@aya{sv})",
+                                 g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, &i, 1, 1), NULL),
+                  "(aya{sv})");
+
+      g_assert_nonnull (reply);
+      readers.envelopes[i] = g_variant_get_child_value (reply, 0);
+    }
+  for (guint i = 0; i < N_CLIENTS; i++)
+    clients[i] = g_thread_new ("client", run_reader, &readers);
+  for (guint round = 0; round < 10 * N_CARDS; round++)
+    {
+      guint card = round % N_CARDS;
+      gint n_before = 0;
+
+      g_free (kw_card_rig_control (storm->cards, card, "corrupt-after 0", NULL));
+      n_before = g_atomic_int_get (&storm->n_good);
+      while (g_atomic_int_get (&storm->n_good) < n_before + 50)
+        g_usleep (1000);
+      g_free (kw_card_rig_control (storm->cards, card, "corrupt-after never", NULL));
+      /* What it said of its PIN meanwhile may have set it aside. */
+      kw_card_rig_eject (storm->cards, card, NULL);
+      kw_card_rig_insert (storm->cards, card, NULL);
+      wait_for_ready (bus, N_CARDS, 60);
+    }
+  end_load (storm, clients);
+  for (guint i = 0; i < N_ENVELOPES; i++)
+    g_variant_unref (readers.envelopes[i]);
 }
 
 /* OpenSC's tools log us out and reset cards each time they start, while AES is at work on all cards. */
@@ -486,6 +574,7 @@ main (int argc, char **argv)
   kw_bus_error_register ();
   g_test_add ("/storm/two-daemons", Storm, NULL, storm_set_up, test_two_daemons, storm_tear_down);
   g_test_add ("/storm/two-out", Storm, NULL, storm_set_up, test_two_out, storm_tear_down);
+  g_test_add ("/storm/garbage", Storm, NULL, storm_set_up, test_garbage, storm_tear_down);
   g_test_add ("/storm/opensc-beside-us", Storm, NULL, storm_set_up, test_opensc, storm_tear_down);
   g_test_add ("/storm/encrypt-and-decrypt", Storm, NULL, storm_set_up, test_storm, storm_tear_down);
   return g_test_run ();
