@@ -109,16 +109,27 @@ write_line (KwAudit *self, const GString *line)
             n < 0 ? g_strerror (saved_errno) : "short write", NULL);
 }
 
+static const KwCaller *
+record_caller (const KwAuditRecord *record)
+{
+  return record->job != NULL ? kw_job_get_caller (record->job) : record->caller;
+}
+
+static KwVerb
+record_verb (const KwAuditRecord *record)
+{
+  return record->job != NULL ? kw_job_get_verb (record->job) : record->verb;
+}
+
 static void
 write_to_file (KwAudit *self, const KwAuditRecord *record, const char *key, const char *uid)
 {
   g_autoptr (GString) line = g_string_sized_new (320);
-  const KwCaller *caller = kw_job_get_caller (record->job);
+  const KwCaller *caller = record_caller (record);
 
   g_string_append (line, "{\"time\":\"");
   append_time (self, line);
-  g_string_append_printf (line, "\",\"verb\":\"%s\"",
-                          kw_verb_to_string (kw_job_get_verb (record->job)));
+  g_string_append_printf (line, "\",\"verb\":\"%s\"", kw_verb_to_string (record_verb (record)));
   append_member (line, "key", key);
   append_member (line, "result", record->result);
   append_member (line, "device", record->device);
@@ -136,8 +147,8 @@ write_to_file (KwAudit *self, const KwAuditRecord *record, const char *key, cons
 static void
 write_to_journal (const KwAuditRecord *record, const char *key, const char *uid)
 {
-  const KwCaller *caller = kw_job_get_caller (record->job);
-  const char *verb = kw_verb_to_string (kw_job_get_verb (record->job));
+  const KwCaller *caller = record_caller (record);
+  const char *verb = kw_verb_to_string (record_verb (record));
   const char *by = kw_caller_kind_to_string (kw_caller_get_kind (caller));
   g_autofree char *duration = g_strdup_printf ("%" G_GINT64_FORMAT, record->duration_usec);
   g_autofree char *message
@@ -235,7 +246,7 @@ kw_audit_new (const char *path, const char *state_directory, GError **error)
 /**
  * kw_audit_write:
  * @self: the audit log
- * @record: one use of a key
+ * @record: one use of a key, or one act of an administrator
  *
  * Writes one line. A log that cannot be written is reported once and does not stop the service. Any thread.
  */
@@ -248,8 +259,10 @@ kw_audit_write (KwAudit *self, const KwAuditRecord *record)
 
   g_return_if_fail (KW_IS_AUDIT (self));
 
-  caller = kw_job_get_caller (record->job);
-  if (kw_job_get_key_name (record->job) != NULL)
+  caller = record_caller (record);
+  if (record->job == NULL)
+    key = g_strdup (record->key);
+  else if (kw_job_get_key_name (record->job) != NULL)
     key = g_strdup (kw_job_get_key_name (record->job));
   else if (kw_job_get_key_id (record->job) != NULL)
     key = kw_uuid_from_bytes (kw_job_get_key_id (record->job));

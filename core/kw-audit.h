@@ -10,16 +10,22 @@ G_DECLARE_FINAL_TYPE (KwAudit, kw_audit, KW, AUDIT, GObject)
 
 /**
  * KwAuditRecord:
- * @job: what was asked, and by whom
+ * @job: (nullable): the job that was asked for, when it was one
+ * @verb: what was asked, when there is no @job
+ * @caller: (nullable): by whom, when there is no @job
+ * @key: (nullable): which key it was about, when there is no @job
  * @device: (nullable): the device that did it
  * @result: "ok" or the nick of an error
  * @duration_usec: from the moment it was asked, in microseconds
  *
- * One use of a key.
+ * One use of a key, or one act of an administrator.
  */
 typedef struct
 {
   const KwJob *job;
+  KwVerb verb;
+  const KwCaller *caller;
+  const char *key;
   const char *device;
   const char *result;
   gint64 duration_usec;

@@ -16,13 +16,12 @@ struct _KwCaller
   char *request_id; /* owned, nullable */
   char *address;    /* owned */
   gint64 uid;
+  KwGrant *grant; /* owned, nullable: what his kind may do */
 };
 
 static const char *const caller_kinds[] = {
-  [KW_CALLER_JWT] = "jwt",
-  [KW_CALLER_LINE] = "line",
-  [KW_CALLER_LOCAL] = "local",
-  [KW_CALLER_BUS] = "bus",
+  [KW_CALLER_JWT] = "jwt", [KW_CALLER_LINE] = "line", [KW_CALLER_LOCAL] = "local",
+  [KW_CALLER_BUS] = "bus", [KW_CALLER_API] = "api",
 };
 
 /**
@@ -33,7 +32,8 @@ static const char *const caller_kinds[] = {
  * @address: where he connects from: an IP address, or "unix"
  * @uid: his user id on a UNIX socket, else %KW_CALLER_NO_UID
  *
- * Returns: (transfer full): the caller. Any thread.
+ * Returns: (transfer full): the caller, with the rights that his kind has by itself: a peer on D-Bus and a user of the API
+ *   have none. Any thread.
  */
 KwCaller *
 kw_caller_new (KwCallerKind kind,
@@ -41,6 +41,28 @@ kw_caller_new (KwCallerKind kind,
                const char *request_id,
                const char *address,
                gint64 uid)
+{
+  return kw_caller_new_with_grant (kind, name, request_id, address, uid, NULL);
+}
+
+/**
+ * kw_caller_new_with_grant:
+ * @kind: how the caller proved who he is
+ * @name: (nullable): the name he gives himself, or the unit he belongs to
+ * @request_id: (nullable): his number for this request
+ * @address: where he connects from: an IP address, "unix", or his name on the bus
+ * @uid: his user id, where it is known, else %KW_CALLER_NO_UID
+ * @grant: (nullable): what he may do, of what his kind may; %NULL as for kw_caller_new()
+ *
+ * Returns: (transfer full): the caller. Any thread.
+ */
+KwCaller *
+kw_caller_new_with_grant (KwCallerKind kind,
+                          const char *name,
+                          const char *request_id,
+                          const char *address,
+                          gint64 uid,
+                          KwGrant *grant)
 {
   KwCaller *self = g_new0 (KwCaller, 1);
 
@@ -50,6 +72,7 @@ kw_caller_new (KwCallerKind kind,
   self->request_id = g_strdup (request_id);
   self->address = g_strdup (address);
   self->uid = uid;
+  self->grant = grant != NULL ? kw_grant_ref (grant) : NULL;
   return self;
 }
 
@@ -84,6 +107,7 @@ kw_caller_unref (KwCaller *self)
   g_free (self->name);
   g_free (self->request_id);
   g_free (self->address);
+  g_clear_pointer (&self->grant, kw_grant_unref);
   g_free (self);
 }
 
@@ -91,7 +115,7 @@ kw_caller_unref (KwCaller *self)
  * kw_caller_kind_to_string:
  * @kind: a kind of caller
  *
- * Returns: (transfer none): its nick: "jwt", "line" or "local". Any thread.
+ * Returns: (transfer none): its nick, as the audit log shows it. Any thread.
  */
 const char *
 kw_caller_kind_to_string (KwCallerKind kind)
@@ -159,4 +183,16 @@ gint64
 kw_caller_get_uid (const KwCaller *self)
 {
   return self->uid;
+}
+
+/**
+ * kw_caller_get_grant:
+ * @self: a caller
+ *
+ * Returns: (transfer none) (nullable): what he was granted; %NULL = what his kind may do by itself. Any thread.
+ */
+KwGrant *
+kw_caller_get_grant (const KwCaller *self)
+{
+  return self->grant;
 }

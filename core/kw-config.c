@@ -6,6 +6,7 @@
 #include "kw-config.h"
 
 #include "kw-error.h"
+#include "kw-grant.h"
 #include "kw-limits.h"
 #include "kw-log.h"
 #include "kw-names.h"
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -49,7 +51,13 @@ struct _KwConfig
   char *hsm_pin_source;   /* owned; like jwt_secret_source */
   KwSmartcardConfig smartcard;
   KwLineConfig line;
+  GPtrArray *access;  /* owned; of KwAccessRule */
+  KwAccessRule *rule; /* borrowed: the one whose lines are being read */
+  KwWebuiConfig webui;
+  GPtrArray *clients;        /* owned; of KwApiClientConfig */
+  KwApiClientConfig *client; /* borrowed: the one whose lines are being read */
   char *state_directory;
+  gboolean adapted; /* to the system or the command line: limits of connections, module */
   gboolean has_literal_secret; /* the file itself holds a PIN or secret */
 };
 
@@ -60,6 +68,10 @@ G_DEFINE_FINAL_TYPE (KwConfig, kw_config, G_TYPE_OBJECT)
 #define MAX_CHECK_SECONDS 86400
 #define TABLE_PKCS11 "pkcs11"
 #define TABLE_HSM "hsm"
+#define TABLE_ACCESS "access"
+#define TABLE_API "api"
+#define TABLE_API_CLIENT "api.client"
+#define MAX_CLIENT_NAME_BYTES 64
 #define PIN_NAME_PKCS11 "[pkcs11] pin"
 #define PIN_NAME_HSM "[hsm] hsm_pin"
 #define KEY_ID_SEPARATORS " ,\t"
@@ -507,6 +519,159 @@ set_readers (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, G
   return TRUE;
 }
 
+static gboolean
+group_to_gid (const char *name, guint32 *out_gid)
+{
+  guint64 number = 0;
+  struct group *group = NULL;
+
+  if (g_ascii_string_to_unsigned (name, 10, 0, G_MAXUINT32 - 1, &number, NULL))
+    {
+      *out_gid = (guint32) number;
+      return TRUE;
+    }
+  group = getgrnam (name);
+  if (group == NULL)
+    return FALSE;
+  *out_gid = group->gr_gid;
+  return TRUE;
+}
+
+static gboolean
+set_access_who (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry, GError **error)
+{
+  gboolean is_user = g_str_equal (row->key, "user");
+
+  if (entry->type != KW_TOML_STRING)
+    return wrong_type (is_user ? "the name of a user, in quotes" : "the name of a group, in quotes",
+                       error);
+  if (self->rule->has_who)
+    return wrong_type ("alone: a table [[access]] is for one user or for one group", error);
+  if (!(is_user ? user_to_uid (entry->string, &self->rule->id)
+                : group_to_gid (entry->string, &self->rule->id)))
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names no %s of this system: %s",
+                   is_user ? "user" : "group", entry->string);
+      return FALSE;
+    }
+  self->rule->is_user = is_user;
+  self->rule->has_who = TRUE;
+  return TRUE;
+}
+
+static gboolean
+read_verbs (const KwTomlEntry *entry, gboolean may_be_empty, guint *out_classes, GError **error)
+{
+  guint classes = 0;
+
+  if (entry->type != KW_TOML_STRING_LIST || (entry->list[0] == NULL && !may_be_empty))
+    return wrong_type ("a list such as [\"use-keys\", \"test\"]", error);
+  for (guint i = 0; entry->list[i] != NULL; i++)
+    {
+      KwVerbClass verb_class = KW_VERB_CLASS_USE_KEYS;
+
+      if (!kw_verb_class_from_string (entry->list[i], &verb_class))
+        {
+          g_set_error (
+              error, KW_ERROR, KW_ERROR_CONFIG,
+              "has an unknown verb \"%s\"; there are use-keys, test, manage-devices, manage-keys and unlock",
+              entry->list[i]);
+          return FALSE;
+        }
+      classes |= 1u << verb_class;
+    }
+  *out_classes = classes;
+  return TRUE;
+}
+
+static gboolean
+read_keys (const KwTomlEntry *entry, GStrv *out_keys, GError **error)
+{
+  if (entry->type != KW_TOML_STRING_LIST || entry->list[0] == NULL)
+    return wrong_type ("a list of entries of hsm_keyid and of UUIDs, such as [\"0\"]", error);
+  g_strfreev (*out_keys);
+  *out_keys = g_strdupv (entry->list);
+  return TRUE;
+}
+
+static gboolean
+set_access_verbs (KwConfig *self,
+                  const KwConfigRow *row G_GNUC_UNUSED,
+                  const KwTomlEntry *entry,
+                  GError **error)
+{
+  return read_verbs (entry, FALSE, &self->rule->classes, error);
+}
+
+static gboolean
+set_access_keys (KwConfig *self,
+                 const KwConfigRow *row G_GNUC_UNUSED,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  return read_keys (entry, &self->rule->keys, error);
+}
+
+static gboolean
+set_webui_hosts (KwConfig *self,
+                 const KwConfigRow *row G_GNUC_UNUSED,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  if (entry->type != KW_TOML_STRING_LIST)
+    return wrong_type ("a list of names, such as [\"keys.example.org\"]", error);
+  for (guint i = 0; entry->list[i] != NULL; i++)
+    {
+      if (entry->list[i][0] == '\0' || strpbrk (entry->list[i], ":/ ") != NULL)
+        return wrong_type ("a list of names without port or scheme, such as [\"keys.example.org\"]",
+                           error);
+    }
+  self->webui.hosts = g_strdupv (entry->list);
+  return TRUE;
+}
+
+static gboolean
+set_client_name (KwConfig *self,
+                 const KwConfigRow *row G_GNUC_UNUSED,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  if (entry->type != KW_TOML_STRING || entry->string[0] == '\0'
+      || strlen (entry->string) > MAX_CLIENT_NAME_BYTES)
+    return wrong_type ("a name in quotes, of 64 bytes at most", error);
+  self->client->name = g_strdup (entry->string);
+  return TRUE;
+}
+
+static gboolean
+set_client_secret (KwConfig *self,
+                   const KwConfigRow *row G_GNUC_UNUSED,
+                   const KwTomlEntry *entry,
+                   GError **error)
+{
+  return read_secret (self, entry, KW_MAX_SECRET_BYTES, &self->client->secret,
+                      &self->client->secret_source, error);
+}
+
+static gboolean
+set_client_verbs (KwConfig *self,
+                  const KwConfigRow *row G_GNUC_UNUSED,
+                  const KwTomlEntry *entry,
+                  GError **error)
+{
+  self->client->has_verbs = TRUE;
+  return read_verbs (entry, TRUE, &self->client->classes, error);
+}
+
+static gboolean
+set_client_keys (KwConfig *self,
+                 const KwConfigRow *row G_GNUC_UNUSED,
+                 const KwTomlEntry *entry,
+                 GError **error)
+{
+  return read_keys (entry, &self->client->keys, error);
+}
+
 #define FIELD(member) G_STRUCT_OFFSET (KwConfig, member)
 #define PKCS11_FIELD(member) G_STRUCT_OFFSET (KwPkcs11Config, member)
 
@@ -556,6 +721,16 @@ static const KwConfigRow config_rows[] = {
   { "line", "token_url", set_token_url, FIELD (line.token_url), 0, 0 },
   { "line", "token_file", set_path, FIELD (line.token_file), 0, 0 },
   { "line", "max_connections", set_uint, FIELD (line.max_connections), 1, 65536 },
+  { "access", "user", set_access_who, 0, 0, 0 },
+  { "access", "group", set_access_who, 0, 0, 0 },
+  { "access", "verbs", set_access_verbs, 0, 0, 0 },
+  { "access", "keys", set_access_keys, 0, 0, 0 },
+  { "webui", "public_status", set_boolean, FIELD (webui.public_status), 0, 0 },
+  { "webui", "hosts", set_webui_hosts, 0, 0, 0 },
+  { TABLE_API_CLIENT, "name", set_client_name, 0, 0, 0 },
+  { TABLE_API_CLIENT, "secret", set_client_secret, 0, 0, 0 },
+  { TABLE_API_CLIENT, "verbs", set_client_verbs, 0, 0, 0 },
+  { TABLE_API_CLIENT, "keys", set_client_keys, 0, 0, 0 },
   { "state", "directory", set_path, FIELD (state_directory), 0, 0 },
 };
 
@@ -710,14 +885,89 @@ ensure_pkcs11 (KwConfig *self, guint index, GError **error)
   return TRUE;
 }
 
+static void
+access_rule_free (gpointer data)
+{
+  KwAccessRule *rule = data;
+
+  g_strfreev (rule->keys);
+  g_free (rule);
+}
+
+static gboolean
+ensure_access (KwConfig *self, const KwTomlEntry *entry, guint index, GError **error)
+{
+  if (index >= KW_MAX_ACCESS_TABLES)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "more than %d tables [[access]]",
+                   KW_MAX_ACCESS_TABLES);
+      return FALSE;
+    }
+  while (self->access->len <= index)
+    {
+      KwAccessRule *rule = g_new0 (KwAccessRule, 1);
+
+      rule->line = entry->line;
+      g_ptr_array_add (self->access, rule);
+    }
+  self->rule = g_ptr_array_index (self->access, index);
+  return TRUE;
+}
+
+static void
+api_client_free (gpointer data)
+{
+  KwApiClientConfig *client = data;
+
+  g_free (client->name);
+  g_clear_pointer (&client->secret, kw_secret_unref);
+  g_free (client->secret_source);
+  g_strfreev (client->keys);
+  g_clear_pointer (&client->grant, kw_grant_unref);
+  g_free (client);
+}
+
+static gboolean
+ensure_client (KwConfig *self, const KwTomlEntry *entry, GError **error)
+{
+  if (entry->index >= KW_MAX_API_CLIENTS)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "more than %d tables [[api.client]]",
+                   KW_MAX_API_CLIENTS);
+      return FALSE;
+    }
+  while (self->clients->len <= entry->index)
+    {
+      KwApiClientConfig *client = g_new0 (KwApiClientConfig, 1);
+
+      client->line = entry->line;
+      g_ptr_array_add (self->clients, client);
+    }
+  self->client = g_ptr_array_index (self->clients, entry->index);
+  return TRUE;
+}
+
 static gboolean
 apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
 {
   const char *near = nearest_table (entry->key);
 
+  if (g_str_equal (entry->table, TABLE_API) && g_str_equal (entry->key, "client"))
+    {
+      if (entry->in_array)
+        return ensure_client (self, entry, error);
+      g_set_error_literal (error, KW_ERROR, KW_ERROR_CONFIG,
+                           "[api.client] has to be written [[api.client]]: there may be several");
+      return FALSE;
+    }
+  /* What stands around the clients. */
+  if (entry->table[0] == '\0' && g_str_equal (entry->key, TABLE_API) && !entry->in_array)
+    return TRUE;
+
   if (entry->table[0] == '\0' && table_is_known (entry->key))
     {
-      if (entry->in_array && !g_str_equal (entry->key, TABLE_PKCS11))
+      if (entry->in_array && !g_str_equal (entry->key, TABLE_PKCS11)
+          && !g_str_equal (entry->key, TABLE_ACCESS))
         {
           g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
                        "[[%s]] is one of several, but there is one [%s] only", entry->key,
@@ -728,6 +978,8 @@ apply_table (KwConfig *self, const KwTomlEntry *entry, GError **error)
         self->line.enabled = TRUE;
       if (g_str_equal (entry->key, "smartcard"))
         self->has_smartcard = TRUE;
+      if (g_str_equal (entry->key, TABLE_ACCESS))
+        return ensure_access (self, entry, entry->index, error);
       return !g_str_equal (entry->key, TABLE_PKCS11) || ensure_pkcs11 (self, entry->index, error);
     }
   if (entry->table[0] != '\0')
@@ -752,6 +1004,10 @@ apply_entry (KwConfig *self, const KwTomlEntry *entry, GError **error)
   if (row == NULL)
     return refuse_unknown_key (entry, error);
   if (g_str_equal (row->table, TABLE_PKCS11) && !ensure_pkcs11 (self, entry->index, error))
+    return FALSE;
+  if (g_str_equal (row->table, TABLE_ACCESS) && !ensure_access (self, entry, entry->index, error))
+    return FALSE;
+  if (g_str_equal (row->table, TABLE_API_CLIENT) && !ensure_client (self, entry, error))
     return FALSE;
   if (!row->set (self, row, entry, error))
     {
@@ -880,6 +1136,111 @@ check_hsm (KwConfig *self, GError **error)
   return TRUE;
 }
 
+/* A key that is granted has to be one there may be. */
+static gboolean
+key_is_known (KwConfig *self, const char *key)
+{
+  g_autoptr (GBytes) uuid = kw_uuid_to_bytes (key, -1, NULL);
+
+  if (uuid != NULL)
+    return TRUE;
+  for (guint i = 0; i < self->hsm.key_ids->len; i++)
+    {
+      if (g_ascii_strcasecmp (key,
+                              kw_key_selector_get_text (g_ptr_array_index (self->hsm.key_ids, i)))
+          == 0)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+static gboolean
+check_access_rule (KwConfig *self, const KwAccessRule *rule, GError **error)
+{
+  if (!rule->has_who || rule->classes == 0)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s:%u: [[access]] needs %s", self->path,
+                   rule->line, rule->has_who ? "verbs" : "user or group");
+      return FALSE;
+    }
+  for (guint i = 0; rule->keys != NULL && rule->keys[i] != NULL; i++)
+    {
+      if (!key_is_known (self, rule->keys[i]))
+        {
+          g_set_error (
+              error, KW_ERROR, KW_ERROR_CONFIG,
+              "%s:%u: [[access]] keys has \"%s\", which is neither in hsm_keyid nor a UUID",
+              self->path, rule->line, rule->keys[i]);
+          return FALSE;
+        }
+    }
+  return TRUE;
+}
+
+static gboolean
+check_access (KwConfig *self, GError **error)
+{
+  for (guint i = 0; i < self->access->len; i++)
+    {
+      if (!check_access_rule (self, g_ptr_array_index (self->access, i), error))
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
+check_client (KwConfig *self, KwApiClientConfig *client, GError **error)
+{
+  const char *missing = client->name == NULL                                      ? "name"
+                        : client->secret == NULL && client->secret_source == NULL ? "secret"
+                        : !client->has_verbs                                      ? "verbs"
+                                                                                  : NULL;
+
+  if (missing != NULL)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "%s:%u: [[api.client]] needs %s", self->path,
+                   client->line, missing);
+      return FALSE;
+    }
+  for (guint i = 0; client->keys != NULL && client->keys[i] != NULL; i++)
+    {
+      if (!key_is_known (self, client->keys[i]))
+        {
+          g_set_error (
+              error, KW_ERROR, KW_ERROR_CONFIG,
+              "%s:%u: [[api.client]] keys has \"%s\", which is neither in hsm_keyid nor a UUID",
+              self->path, client->line, client->keys[i]);
+          return FALSE;
+        }
+    }
+  client->grant = kw_grant_new (client->classes, (const char *const *) client->keys);
+  return TRUE;
+}
+
+static gboolean
+check_clients (KwConfig *self, GError **error)
+{
+  for (guint i = 0; i < self->clients->len; i++)
+    {
+      KwApiClientConfig *client = g_ptr_array_index (self->clients, i);
+
+      if (!check_client (self, client, error))
+        return FALSE;
+      for (guint j = 0; j < i; j++)
+        {
+          const KwApiClientConfig *other = g_ptr_array_index (self->clients, j);
+
+          if (!g_str_equal (client->name, other->name))
+            continue;
+          g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                       "%s:%u: [[api.client]] name: there is another client \"%s\"", self->path,
+                       client->line, client->name);
+          return FALSE;
+        }
+    }
+  return TRUE;
+}
+
 static gboolean
 check_together (KwConfig *self, GError **error)
 {
@@ -902,7 +1263,7 @@ check_together (KwConfig *self, GError **error)
     self->line.hostname = g_strdup ("localhost");
   if (self->line.enabled && self->line.port == 0 && self->line.socket == NULL)
     self->line.socket = g_strdup (KW_LINE_SOCKET);
-  return check_hsm (self, error);
+  return check_hsm (self, error) && check_access (self, error) && check_clients (self, error);
 }
 
 static void
@@ -931,6 +1292,9 @@ kw_config_finalize (GObject *object)
   g_clear_pointer (&self->line.allow_uids, g_array_unref);
   g_free (self->line.token_url);
   g_free (self->line.token_file);
+  g_ptr_array_unref (self->access);
+  g_strfreev (self->webui.hosts);
+  g_ptr_array_unref (self->clients);
   g_free (self->state_directory);
   G_OBJECT_CLASS (kw_config_parent_class)->finalize (object);
 }
@@ -965,6 +1329,8 @@ kw_config_init (KwConfig *self)
   self->hsm.replicate = TRUE;
   self->smartcard.timeout = 10;
   self->line.max_connections = 2048;
+  self->access = g_ptr_array_new_with_free_func (access_rule_free);
+  self->clients = g_ptr_array_new_with_free_func (api_client_free);
   self->state_directory = g_strdup (KW_STATE_DIRECTORY);
 }
 
@@ -1259,9 +1625,19 @@ kw_config_load_secrets (KwConfig *self, GError **error)
 {
   g_return_val_if_fail (KW_IS_CONFIG (self), FALSE);
 
-  return kw_config_load_pin (self, error)
-         && load_secret ("[jwt] secret", self->jwt_secret_source, KW_MAX_SECRET_BYTES,
-                         &self->jwt.secret, error);
+  if (!kw_config_load_pin (self, error)
+      || !load_secret ("[jwt] secret", self->jwt_secret_source, KW_MAX_SECRET_BYTES,
+                       &self->jwt.secret, error))
+    return FALSE;
+  for (guint i = 0; i < self->clients->len; i++)
+    {
+      KwApiClientConfig *client = g_ptr_array_index (self->clients, i);
+
+      if (!load_secret ("[[api.client]] secret", client->secret_source, KW_MAX_SECRET_BYTES,
+                        &client->secret, error))
+        return FALSE;
+    }
+  return TRUE;
 }
 
 static void
@@ -1290,7 +1666,55 @@ kw_config_dup_secret_files (KwConfig *self)
   if (self->hsm.webadm_conf != NULL)
     g_strv_builder_add (paths, self->hsm.webadm_conf);
   add_secret_file (paths, self->jwt_secret_source);
+  for (guint i = 0; i < self->clients->len; i++)
+    add_secret_file (paths,
+                     ((KwApiClientConfig *) g_ptr_array_index (self->clients, i))->secret_source);
   return g_strv_builder_end (paths);
+}
+
+/* A secret that another one has too would tell nobody apart. */
+static gboolean
+client_secret_is_taken (KwConfig *self, guint index)
+{
+  const KwApiClientConfig *client = g_ptr_array_index (self->clients, index);
+  gconstpointer data = kw_secret_get_data (client->secret);
+  gsize size = kw_secret_get_size (client->secret);
+
+  for (guint i = 0; i < index; i++)
+    {
+      if (kw_secret_equal (((KwApiClientConfig *) g_ptr_array_index (self->clients, i))->secret,
+                           data, size))
+        return TRUE;
+    }
+  return kw_secret_equal (self->jwt.secret, data, size);
+}
+
+static gboolean
+check_client_secrets (KwConfig *self, const char *path, GError **error)
+{
+  for (guint i = 0; i < self->clients->len; i++)
+    {
+      const KwApiClientConfig *client = g_ptr_array_index (self->clients, i);
+      gsize n_secret = client->secret != NULL ? kw_secret_get_size (client->secret) : 0;
+
+      if (n_secret < KW_MIN_JWT_SECRET_BYTES)
+        {
+          g_set_error (error, KW_ERROR, KW_ERROR_CONFIG,
+                       "%s:%u: [[api.client]] secret of \"%s\" is too weak: it has %" G_GSIZE_FORMAT
+                       " bytes, at least %d are needed; make one with: openssl rand -hex 32",
+                       path, client->line, client->name, n_secret, KW_MIN_JWT_SECRET_BYTES);
+          return FALSE;
+        }
+      if (client_secret_is_taken (self, i))
+        {
+          g_set_error (
+              error, KW_ERROR, KW_ERROR_CONFIG,
+              "%s:%u: [[api.client]] secret of \"%s\" is another one's too; each needs its own",
+              path, client->line, client->name);
+          return FALSE;
+        }
+    }
+  return TRUE;
 }
 
 /**
@@ -1298,7 +1722,7 @@ kw_config_dup_secret_files (KwConfig *self)
  * @self: the configuration, its secrets loaded
  * @error: where to store the error
  *
- * Checks what only the daemon needs: a JWT secret that is worth the name.
+ * Checks what only the daemon needs: secrets for JSON Web Tokens that are worth the name.
  *
  * Returns: %FALSE with %KW_ERROR_CONFIG and a sentence on how to make a secret
  */
@@ -1330,7 +1754,7 @@ kw_config_check_server (KwConfig *self, GError **error)
           path, n_secret, KW_MIN_JWT_SECRET_BYTES);
       return FALSE;
     }
-  return TRUE;
+  return check_client_secrets (self, path, error);
 }
 
 /**
@@ -1354,6 +1778,7 @@ kw_config_cap_connections (KwConfig *self, guint n_connections)
   line = self->line.enabled ? self->line.max_connections : 0;
   if (http + line <= n_connections)
     return FALSE;
+  self->adapted = TRUE;
   self->server.max_connections = (guint) MAX (n_connections * http / (http + line), 1);
   self->line.max_connections = (guint) MAX (n_connections * line / (http + line), 1);
   return TRUE;
@@ -1376,6 +1801,7 @@ kw_config_set_module (KwConfig *self, const char *module)
   pkcs11 = g_ptr_array_index (self->pkcs11, 0);
   g_free (pkcs11->module);
   pkcs11->module = g_strdup (module);
+  self->adapted = TRUE;
 }
 
 /**
@@ -1568,4 +1994,232 @@ kw_config_get_state_directory (KwConfig *self)
   g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
 
   return self->state_directory;
+}
+
+/**
+ * kw_config_get_access:
+ * @self: the configuration
+ *
+ * Returns: (transfer none) (element-type KwAccessRule): the tables `[[access]]`. Any thread.
+ */
+GPtrArray *
+kw_config_get_access (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return self->access;
+}
+
+static gboolean
+secrets_are_equal (KwSecret *a, KwSecret *b)
+{
+  if (a == NULL || b == NULL)
+    return a == b;
+  return kw_secret_equal (a, kw_secret_get_data (b), kw_secret_get_size (b));
+}
+
+static gboolean
+fields_are_equal (const KwConfigRow *row, gconstpointer a, gconstpointer b)
+{
+  if (row->set == set_uint)
+    return *(const guint *) a == *(const guint *) b;
+  if (row->set == set_size)
+    return *(const gsize *) a == *(const gsize *) b;
+  if (row->set == set_port)
+    return *(const guint16 *) a == *(const guint16 *) b;
+  if (row->set == set_boolean)
+    return *(const gboolean *) a == *(const gboolean *) b;
+  if (row->set == set_string || row->set == set_path || row->set == set_socket_path
+      || row->set == set_log_path || row->set == set_token_url)
+    return g_strcmp0 (*(char *const *) a, *(char *const *) b) == 0;
+  return TRUE;
+}
+
+static gboolean
+strvs_are_equal (char **a, char **b)
+{
+  return a == b
+         || (a != NULL && b != NULL
+             && g_strv_equal ((const char *const *) a, (const char *const *) b));
+}
+
+static gboolean
+bytes_are_equal (GBytes *a, GBytes *b)
+{
+  return a == b || (a != NULL && b != NULL && g_bytes_equal (a, b));
+}
+
+static gboolean
+uids_are_equal (GArray *a, GArray *b)
+{
+  if (a == NULL || b == NULL || a->len != b->len)
+    return a == b;
+  for (guint i = 0; i < a->len; i++)
+    {
+      if (g_array_index (a, guint32, i) != g_array_index (b, guint32, i))
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
+pkcs11_are_equal (const KwPkcs11Config *a, const KwPkcs11Config *b)
+{
+  return secrets_are_equal (a->pin, b->pin) && g_strcmp0 (a->pin_source, b->pin_source) == 0
+         && a->has_slot == b->has_slot && a->slot == b->slot;
+}
+
+static gboolean
+clients_are_equal (GPtrArray *a, GPtrArray *b)
+{
+  if (a->len != b->len)
+    return FALSE;
+  for (guint i = 0; i < a->len; i++)
+    {
+      const KwApiClientConfig *one = g_ptr_array_index (a, i);
+      const KwApiClientConfig *other = g_ptr_array_index (b, i);
+
+      if (!g_str_equal (one->name, other->name) || one->classes != other->classes
+          || !secrets_are_equal (one->secret, other->secret)
+          || g_strcmp0 (one->secret_source, other->secret_source) != 0
+          || !strvs_are_equal (one->keys, other->keys))
+        return FALSE;
+    }
+  return TRUE;
+}
+
+/* What has no field of a common type. */
+static void
+add_special_differences (KwConfig *self, KwConfig *other, GStrvBuilder *names)
+{
+  if (self->log.encoding != other->log.encoding)
+    g_strv_builder_add (names, "[logger] encoding");
+  if (!secrets_are_equal (self->jwt.secret, other->jwt.secret))
+    g_strv_builder_add (names, "[jwt] secret");
+  if (self->hsm.model != other->hsm.model)
+    g_strv_builder_add (names, "[hsm] hsm_model");
+  if (!secrets_are_equal (self->hsm.pin, other->hsm.pin))
+    g_strv_builder_add (names, "[hsm] hsm_pin");
+  if (!strvs_are_equal (self->smartcard.readers, other->smartcard.readers))
+    g_strv_builder_add (names, "[smartcard] readers");
+  if (self->line.enabled != other->line.enabled)
+    g_strv_builder_add (names, "[line]");
+  if (!bytes_are_equal (self->line.key, other->line.key))
+    g_strv_builder_add (names, "[line] key");
+  if (!uids_are_equal (self->line.allow_uids, other->line.allow_uids))
+    g_strv_builder_add (names, "[line] allow_users");
+  if (!strvs_are_equal (self->webui.hosts, other->webui.hosts))
+    g_strv_builder_add (names, "[webui] hosts");
+  if (!clients_are_equal (self->clients, other->clients))
+    g_strv_builder_add (names, "[[api.client]]");
+}
+
+/* Rows whose changes are no matter, or show at once. */
+static gboolean
+row_is_passed_over (KwConfig *self, const KwConfigRow *row)
+{
+  if (self->adapted
+      && (g_str_equal (row->key, "max_connections") || g_str_equal (row->key, "module")))
+    return TRUE;
+  return g_str_equal (row->table, TABLE_HSM)
+         && (g_str_equal (row->key, "min_copies") || g_str_equal (row->key, "check_interval")
+             || g_str_equal (row->key, "data_key_ttl"));
+}
+
+/**
+ * kw_config_dup_differences:
+ * @self: the configuration in use
+ * @other: the one that is in the file now
+ *
+ * Tells what of a changed configuration shows after a restart only: all but the log level, `[[access]]`, `encrypt_hsm`,
+ * `hsm_keyid`, `min_copies`, `check_interval` and `data_key_ttl`.
+ *
+ * Returns: (transfer full): names such as "[server] port". Any thread.
+ */
+GStrv
+kw_config_dup_differences (KwConfig *self, KwConfig *other)
+{
+  g_autoptr (GStrvBuilder) names = g_strv_builder_new ();
+
+  g_return_val_if_fail (KW_IS_CONFIG (self) && KW_IS_CONFIG (other), NULL);
+
+  if (self->pkcs11->len != other->pkcs11->len)
+    g_strv_builder_add (names, "[[pkcs11]]");
+  for (guint i = 0; i < MIN (self->pkcs11->len, other->pkcs11->len); i++)
+    {
+      KwPkcs11Config *a = g_ptr_array_index (self->pkcs11, i);
+      KwPkcs11Config *b = g_ptr_array_index (other->pkcs11, i);
+      gboolean equal = pkcs11_are_equal (a, b);
+
+      for (guint j = 0; j < G_N_ELEMENTS (config_rows) && equal; j++)
+        equal = !g_str_equal (config_rows[j].table, TABLE_PKCS11)
+                || row_is_passed_over (self, &config_rows[j])
+                || fields_are_equal (&config_rows[j], (guint8 *) a + config_rows[j].offset,
+                                     (guint8 *) b + config_rows[j].offset);
+      if (!equal)
+        g_strv_builder_add (names, "[pkcs11]");
+    }
+  for (guint i = 0; i < G_N_ELEMENTS (config_rows); i++)
+    {
+      const KwConfigRow *row = &config_rows[i];
+      g_autofree char *name = g_strdup_printf ("[%s] %s", row->table, row->key);
+
+      if (!g_str_equal (row->table, TABLE_PKCS11) && !row_is_passed_over (self, row)
+          && !fields_are_equal (row, (guint8 *) self + row->offset, (guint8 *) other + row->offset))
+        g_strv_builder_add (names, name);
+    }
+  add_special_differences (self, other, names);
+  return g_strv_builder_end (names);
+}
+
+/**
+ * kw_config_get_webui:
+ * @self: the configuration
+ *
+ * Returns: (transfer none): table `[webui]`. Any thread.
+ */
+const KwWebuiConfig *
+kw_config_get_webui (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return &self->webui;
+}
+
+/**
+ * kw_config_get_api_clients:
+ * @self: the configuration
+ *
+ * Returns: (transfer none) (element-type KwApiClientConfig): the tables `[[api.client]]`. Any thread.
+ */
+GPtrArray *
+kw_config_get_api_clients (KwConfig *self)
+{
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  return self->clients;
+}
+
+/**
+ * kw_config_dup_url:
+ * @self: the configuration
+ *
+ * Returns: (transfer full): where the page is, as a browser on this host writes it, with a slash at its end. Any thread.
+ */
+char *
+kw_config_dup_url (KwConfig *self)
+{
+  const char *host = NULL;
+  gboolean is_any = FALSE;
+
+  g_return_val_if_fail (KW_IS_CONFIG (self), NULL);
+
+  host = self->server.hostname;
+  is_any = g_str_equal (host, "0.0.0.0") || g_str_equal (host, "::") || g_str_equal (host, "*");
+  if (is_any)
+    host = self->webui.hosts != NULL && self->webui.hosts[0] != NULL ? self->webui.hosts[0]
+                                                                     : "localhost";
+  return g_strdup_printf ("%s://%s%s%s:%u/", self->server.tls_key != NULL ? "https" : "http",
+                          strchr (host, ':') != NULL ? "[" : "", host,
+                          strchr (host, ':') != NULL ? "]" : "", self->server.port);
 }

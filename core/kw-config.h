@@ -3,6 +3,7 @@
 
 #include <glib-object.h>
 
+#include "kw-grant.h"
 #include "kw-key-selector.h"
 #include "kw-secret.h"
 
@@ -138,6 +139,43 @@ typedef struct
   guint max_connections;
 } KwLineConfig;
 
+/**
+ * KwAccessRule: one of the tables `[[access]]`
+ */
+typedef struct
+{
+  gboolean is_user; /* else it is for a group */
+  guint32 id;       /* of the user or group */
+  guint classes;    /* bit mask of 1u << KwVerbClass */
+  GStrv keys;       /* NULL = all */
+  guint line;       /* where it stands */
+  gboolean has_who;
+} KwAccessRule;
+
+/**
+ * KwWebuiConfig: table `[webui]`
+ */
+typedef struct
+{
+  gboolean public_status; /* anybody may look */
+  GStrv hosts;            /* names of the server beside its own; NULL = none */
+} KwWebuiConfig;
+
+/**
+ * KwApiClientConfig: one of the tables `[[api.client]]`
+ */
+typedef struct
+{
+  char *name;
+  KwSecret *secret; /* that its tokens are signed with */
+  char *secret_source; /* "file:…" or "credential:…", read by kw_config_load_secrets(); else NULL */
+  guint classes;       /* bit mask of 1u << KwVerbClass */
+  gboolean has_verbs;
+  GStrv keys;     /* NULL = all */
+  guint line;     /* where it stands */
+  KwGrant *grant; /* classes and keys together */
+} KwApiClientConfig;
+
 #define KW_TYPE_CONFIG (kw_config_get_type ())
 G_DECLARE_FINAL_TYPE (KwConfig, kw_config, KW, CONFIG, GObject)
 
@@ -184,6 +222,16 @@ const KwSmartcardConfig *kw_config_get_smartcard (KwConfig *self);
 gboolean kw_config_wants_backend (KwConfig *self, const char *name);
 
 const KwLineConfig *kw_config_get_line (KwConfig *self);
+
+GPtrArray *kw_config_get_access (KwConfig *self);
+
+const KwWebuiConfig *kw_config_get_webui (KwConfig *self);
+
+GPtrArray *kw_config_get_api_clients (KwConfig *self);
+
+char *kw_config_dup_url (KwConfig *self);
+
+GStrv kw_config_dup_differences (KwConfig *self, KwConfig *other);
 
 const char *kw_config_get_state_directory (KwConfig *self);
 

@@ -22,7 +22,9 @@ struct _KwDevice
   KwToken *token;        /* owned */
   KwPinGuard *guard;     /* owned */
   KwKeyring *keyring;    /* owned */
-  KwSecret *pin;         /* owned, nullable */
+  KwSecret *pin;         /* owned, nullable; guarded by pin_lock */
+  KwSecret *first_pin;   /* owned, nullable: the one it was made with */
+  GMutex pin_lock;       /* held for a moment only */
   char *pin_name;        /* owned, nullable */
   KwExecutor *executor;  /* owned */
   GMainContext *context; /* owned: the one it was made in */
@@ -102,13 +104,28 @@ inspection_free (Inspection *inspection)
   g_free (inspection);
 }
 
+static KwSecret *
+ref_pin (KwDevice *self)
+{
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->pin_lock);
+
+  return self->pin != NULL ? kw_secret_ref (self->pin) : NULL;
+}
+
 static gboolean
 login (KwDevice *self, GError **error)
 {
+  g_autoptr (KwSecret) pin = ref_pin (self);
   KwPinState state = { 0 };
 
-  if (!kw_pin_guard_login_named (self->guard, self->token, self->pin, self->pin_name, error)
-      || !kw_token_get_pin_state (self->token, &state, error))
+  if (!kw_pin_guard_login_named (self->guard, self->token, pin, self->pin_name, error))
+    {
+      /* How many are left is of most interest now. */
+      if (kw_token_get_pin_state (self->token, &state, NULL))
+        g_atomic_int_set (&self->n_pin_tries, state.tries_left);
+      return FALSE;
+    }
+  if (!kw_token_get_pin_state (self->token, &state, error))
     return FALSE;
   self->n_tries_seen = state.tries_left;
   g_atomic_int_set (&self->n_pin_tries, state.tries_left);
@@ -712,6 +729,7 @@ kw_device_finalize (GObject *object)
   KwDevice *self = KW_DEVICE (object);
 
   g_clear_pointer (&self->pin, kw_secret_unref);
+  g_clear_pointer (&self->first_pin, kw_secret_unref);
   g_free (self->pin_name);
   g_free (self->state_text);
   g_free (self->inventory);
@@ -719,6 +737,7 @@ kw_device_finalize (GObject *object)
   g_ptr_array_unref (self->different);
   kw_figures_unref (self->figures);
   g_main_context_unref (self->context);
+  g_mutex_clear (&self->pin_lock);
   g_mutex_clear (&self->login_lock);
   G_OBJECT_CLASS (kw_device_parent_class)->finalize (object);
 }
@@ -764,6 +783,7 @@ kw_device_class_init (KwDeviceClass *klass)
 static void
 kw_device_init (KwDevice *self)
 {
+  g_mutex_init (&self->pin_lock);
   g_mutex_init (&self->login_lock);
   self->n_pin_tries = -1;
   self->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
@@ -830,6 +850,7 @@ kw_device_new (KwToken *token, const KwDeviceOptions *options)
   self->guard = g_object_ref (options->guard);
   self->keyring = g_object_ref (options->keyring);
   self->pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
+  self->first_pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
   self->pin_name = g_strdup (options->pin_name);
   self->timeout_usec = options->timeout_usec;
   self->number = options->number;
@@ -851,6 +872,28 @@ kw_device_open (KwDevice *self)
   g_return_if_fail (KW_IS_DEVICE (self));
 
   start_inspection (self, TRUE);
+}
+
+/**
+ * kw_device_set_pin:
+ * @self: the device
+ * @pin: (nullable): a PIN; %NULL for the one it was made with
+ *
+ * Chooses the PIN that is presented from the next login on. Main context.
+ */
+void
+kw_device_set_pin (KwDevice *self, KwSecret *pin)
+{
+  g_autoptr (KwSecret) old = NULL;
+
+  g_return_if_fail (KW_IS_DEVICE (self));
+
+  if (pin == NULL)
+    pin = self->first_pin;
+  g_mutex_lock (&self->pin_lock);
+  old = self->pin;
+  self->pin = pin != NULL ? kw_secret_ref (pin) : NULL;
+  g_mutex_unlock (&self->pin_lock);
 }
 
 /**

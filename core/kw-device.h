@@ -72,6 +72,8 @@ KwDevice *kw_device_new (KwToken *token, const KwDeviceOptions *options);
 
 void kw_device_open (KwDevice *self);
 
+void kw_device_set_pin (KwDevice *self, KwSecret *pin);
+
 void kw_device_refresh_keys (KwDevice *self);
 
 guint64 kw_device_check_keys (KwDevice *self);

@@ -39,6 +39,7 @@ struct _KwJob
   GBytes *input;           /* owned, nullable: what is decrypted */
   KwSecret *message;       /* owned, nullable: what is encrypted */
   GBytes *associated_data; /* owned, nullable */
+  char *wanted_key; /* owned, nullable: entry of hsm_keyid to encrypt under; NULL = the first */
   gsize n_random;
   guint bits;
   char *label; /* owned, nullable */

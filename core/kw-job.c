@@ -9,17 +9,27 @@
  * One thing that a caller wants done with a key: the question, and later the answer.
  */
 
-static const char *const verb_nicks[] = {
-  [KW_VERB_RSA_DECRYPT] = "rsa-decrypt",
-  [KW_VERB_GENERATE_RSA] = "generate-rsa",
-  [KW_VERB_ENCRYPT] = "encrypt",
-  [KW_VERB_DECRYPT] = "decrypt",
-  [KW_VERB_REWRAP] = "rewrap",
-  [KW_VERB_RANDOM] = "random",
-  [KW_VERB_GENERATE_AES] = "generate-aes",
+static const struct
+{
+  const char *nick;
+  KwVerbClass verb_class;
+} verbs[] = {
+  [KW_VERB_RSA_DECRYPT] = { "rsa-decrypt", KW_VERB_CLASS_USE_KEYS },
+  [KW_VERB_GENERATE_RSA] = { "generate-rsa", KW_VERB_CLASS_MANAGE_KEYS },
+  [KW_VERB_ENCRYPT] = { "encrypt", KW_VERB_CLASS_USE_KEYS },
+  [KW_VERB_DECRYPT] = { "decrypt", KW_VERB_CLASS_USE_KEYS },
+  [KW_VERB_REWRAP] = { "rewrap", KW_VERB_CLASS_USE_KEYS },
+  [KW_VERB_RANDOM] = { "random", KW_VERB_CLASS_USE_KEYS },
+  [KW_VERB_GENERATE_AES] = { "generate-aes", KW_VERB_CLASS_MANAGE_KEYS },
+  [KW_VERB_RUN_TEST] = { "run-test", KW_VERB_CLASS_TEST },
+  [KW_VERB_CHECK_KEYS] = { "check-keys", KW_VERB_CLASS_TEST },
+  [KW_VERB_RETRY_DEVICE] = { "retry-device", KW_VERB_CLASS_MANAGE_DEVICES },
+  [KW_VERB_ACCEPT_KEY] = { "accept-key", KW_VERB_CLASS_MANAGE_KEYS },
+  [KW_VERB_UNLOCK] = { "unlock", KW_VERB_CLASS_UNLOCK },
+  [KW_VERB_RELOAD] = { "reload", KW_VERB_CLASS_MANAGE_DEVICES },
 };
 
-G_STATIC_ASSERT (G_N_ELEMENTS (verb_nicks) == KW_N_VERBS);
+G_STATIC_ASSERT (G_N_ELEMENTS (verbs) == KW_N_VERBS);
 
 static KwJob *
 job_new (KwVerb verb, KwCaller *caller)
@@ -41,9 +51,23 @@ job_new (KwVerb verb, KwCaller *caller)
 const char *
 kw_verb_to_string (KwVerb verb)
 {
-  g_return_val_if_fail ((guint) verb < G_N_ELEMENTS (verb_nicks), NULL);
+  g_return_val_if_fail ((guint) verb < G_N_ELEMENTS (verbs), NULL);
 
-  return verb_nicks[verb];
+  return verbs[verb].nick;
+}
+
+/**
+ * kw_verb_get_class:
+ * @verb: a verb
+ *
+ * Returns: the class it is granted with. Any thread.
+ */
+KwVerbClass
+kw_verb_get_class (KwVerb verb)
+{
+  g_return_val_if_fail ((guint) verb < G_N_ELEMENTS (verbs), KW_VERB_CLASS_USE_KEYS);
+
+  return verbs[verb].verb_class;
 }
 
 /**
@@ -213,6 +237,7 @@ kw_job_unref (KwJob *self)
   g_clear_pointer (&self->step.output, kw_secret_unref);
   g_clear_pointer (&self->output, g_bytes_unref);
   g_free (self->key_name);
+  g_free (self->wanted_key);
   g_free (self->fingerprint);
   g_free (self->old_fingerprint);
   g_free (self->label);
@@ -238,6 +263,22 @@ kw_job_set_key_id (KwJob *self, GBytes *key_id)
   g_return_if_fail (self != NULL && self->key_id == NULL);
 
   self->key_id = g_bytes_ref (key_id);
+}
+
+/**
+ * kw_job_set_key_name:
+ * @self: a job that encrypts and was not submitted yet
+ * @key_name: (nullable): an entry of `hsm_keyid`; %NULL for the first
+ *
+ * Chooses the key to encrypt under. It has to be as fit to encrypt as the first one has to be.
+ */
+void
+kw_job_set_key_name (KwJob *self, const char *key_name)
+{
+  g_return_if_fail (self != NULL && self->verb == KW_VERB_ENCRYPT);
+
+  g_free (self->wanted_key);
+  self->wanted_key = g_strdup (key_name);
 }
 
 /**

@@ -15,6 +15,12 @@ G_BEGIN_DECLS
  * @KW_VERB_REWRAP: encrypt anew under the first key what was encrypted under another
  * @KW_VERB_RANDOM: random bytes made by a device
  * @KW_VERB_GENERATE_AES: make an AES key
+ * @KW_VERB_RUN_TEST: test devices and keys
+ * @KW_VERB_CHECK_KEYS: look at all keys anew
+ * @KW_VERB_RETRY_DEVICE: let a refused PIN be presented once more
+ * @KW_VERB_ACCEPT_KEY: say which key is right
+ * @KW_VERB_UNLOCK: give the PIN
+ * @KW_VERB_RELOAD: read the configuration anew
  *
  * What a caller wants done.
  */
@@ -27,11 +33,19 @@ typedef enum
   KW_VERB_REWRAP,
   KW_VERB_RANDOM,
   KW_VERB_GENERATE_AES,
+  KW_VERB_RUN_TEST,
+  KW_VERB_CHECK_KEYS,
+  KW_VERB_RETRY_DEVICE,
+  KW_VERB_ACCEPT_KEY,
+  KW_VERB_UNLOCK,
+  KW_VERB_RELOAD,
 } KwVerb;
 
-#define KW_N_VERBS (KW_VERB_GENERATE_AES + 1)
+#define KW_N_VERBS (KW_VERB_RELOAD + 1)
 
 const char *kw_verb_to_string (KwVerb verb);
+
+KwVerbClass kw_verb_get_class (KwVerb verb);
 
 typedef struct _KwJob KwJob;
 
@@ -57,6 +71,8 @@ KwJob *kw_job_ref (KwJob *self);
 void kw_job_unref (KwJob *self);
 
 void kw_job_set_key_id (KwJob *self, GBytes *key_id);
+
+void kw_job_set_key_name (KwJob *self, const char *key_name);
 
 void kw_job_set_callback (KwJob *self, KwJobFunc callback, gpointer user_data);
 

@@ -70,9 +70,9 @@ static gboolean
 facts_equal (const KwKeyFacts *a, const KwKeyFacts *b)
 {
   return a->kind == b->kind && a->configured == b->configured && a->is_first == b->is_first
-         && a->may_encrypt == b->may_encrypt && a->n_copies == b->n_copies && a->state == b->state
-         && g_strcmp0 (a->id, b->id) == 0 && g_strcmp0 (a->label, b->label) == 0
-         && g_strcmp0 (a->fingerprint, b->fingerprint) == 0
+         && a->may_encrypt == b->may_encrypt && a->can_encrypt == b->can_encrypt
+         && a->n_copies == b->n_copies && a->state == b->state && g_strcmp0 (a->id, b->id) == 0
+         && g_strcmp0 (a->label, b->label) == 0 && g_strcmp0 (a->fingerprint, b->fingerprint) == 0
          && g_strcmp0 (a->advice, b->advice) == 0;
 }
 

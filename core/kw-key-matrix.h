@@ -39,6 +39,7 @@ gboolean kw_key_state_from_string (const char *nick, KwKeyState *out_state);
  * @configured: it stands in `hsm_keyid`
  * @is_first: it stands there first, so it is the one to encrypt with
  * @may_encrypt: and nothing stands in its way
+ * @can_encrypt: nothing would stand in the way of encrypting with it, first or not, when it is asked for by name
  * @n_copies: on how many ready devices it is, proven
  * @state: the most serious of its states on the devices
  * @advice: (nullable): what is wrong and what to do, %NULL when all is well
@@ -54,6 +55,7 @@ typedef struct
   gboolean configured;
   gboolean is_first;
   gboolean may_encrypt;
+  gboolean can_encrypt;
   guint n_copies;
   KwKeyState state;
   char *advice;

@@ -31,12 +31,12 @@ struct _KwKeyring
   GObject parent_instance;
 
   char *state_directory; /* owned */
-  GPtrArray *selectors;  /* owned; of KwKeySelector; set before use */
-  gboolean encrypts;     /* set before use */
-  guint min_copies;      /* set before use */
+  gboolean encrypts;     /* main context */
+  guint min_copies;      /* main context */
   gboolean recording;    /* main context: fingerprints are being written */
 
   GMutex lock;
+  GPtrArray *selectors;     /* owned; of KwKeySelector; replaced, never changed; guarded by lock */
   GHashTable *fingerprints; /* owned; name of the key → fingerprint; guarded by lock */
   GHashTable *configured;   /* owned; entry of hsm_keyid → fingerprint; guarded by lock */
   GHashTable *former; /* owned; entry of hsm_keyid → fingerprints it had before; guarded by lock */
@@ -611,11 +611,24 @@ is_weak_somewhere (const Judgement *judgement, guint row)
   return FALSE;
 }
 
+/* Whether nothing would stand in the way of encrypting with a key, be it the first or not. */
+static gboolean
+can_encrypt (const Judgement *judgement, guint row, const KwKeyFacts *facts)
+{
+  const KwKeyring *self = judgement->keyring;
+
+  return facts->fingerprint != NULL && facts->state != KW_KEY_STATE_WEAK && self->encrypts
+         && facts->n_copies >= self->min_copies && facts->n_copies > 0
+         && !is_weak_somewhere (judgement, row);
+}
+
+/* Whether the first key may be used for what is new. */
 static void
 judge_encryption (const Judgement *judgement, guint row, KwKeyFacts *facts)
 {
   KwKeyring *self = judgement->keyring;
 
+  facts->can_encrypt = can_encrypt (judgement, row, facts);
   if (!facts->is_first || facts->fingerprint == NULL)
     return;
   if (facts->state == KW_KEY_STATE_WEAK)
@@ -635,8 +648,7 @@ judge_encryption (const Judgement *judgement, guint row, KwKeyFacts *facts)
           "more devices have it",
           facts->id, facts->n_copies, facts->n_copies == 1 ? "" : "s", self->min_copies);
     }
-  facts->may_encrypt = self->encrypts && facts->n_copies >= self->min_copies && facts->n_copies > 0
-                       && !is_weak_somewhere (judgement, row);
+  facts->may_encrypt = facts->can_encrypt;
 }
 
 static void
@@ -868,21 +880,28 @@ kw_keyring_new (const char *state_directory)
 
 /**
  * kw_keyring_set_keys:
- * @self: a keyring that nobody else uses yet
+ * @self: a keyring
  * @selectors: (element-type KwKeySelector): the entries of `hsm_keyid`
  * @encrypts: the first of them may encrypt
  * @min_copies: when it is on so many ready devices
  *
- * Says which AES keys are to be looked after.
+ * Says which AES keys are to be looked after. Later changes show when keys are judged next. Main context.
  */
 void
 kw_keyring_set_keys (KwKeyring *self, GPtrArray *selectors, gboolean encrypts, guint min_copies)
 {
+  GPtrArray *fresh = NULL;
+  g_autoptr (GPtrArray) old = NULL;
+
   g_return_if_fail (KW_IS_KEYRING (self) && selectors != NULL);
 
-  g_ptr_array_set_size (self->selectors, 0);
+  fresh = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_selector_unref);
   for (guint i = 0; i < selectors->len; i++)
-    g_ptr_array_add (self->selectors, kw_key_selector_ref (g_ptr_array_index (selectors, i)));
+    g_ptr_array_add (fresh, kw_key_selector_ref (g_ptr_array_index (selectors, i)));
+  g_mutex_lock (&self->lock);
+  old = self->selectors;
+  self->selectors = fresh;
+  g_mutex_unlock (&self->lock);
   self->encrypts = encrypts;
   self->min_copies = MAX (min_copies, 1);
 }
@@ -1403,12 +1422,16 @@ GPtrArray *
 kw_keyring_dup_configured (KwKeyring *self, GPtrArray *keys)
 {
   g_autoptr (GPtrArray) configured = g_ptr_array_new ();
+  g_autoptr (GPtrArray) selectors = NULL;
 
   g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
 
-  for (guint i = 0; i < self->selectors->len; i++)
+  g_mutex_lock (&self->lock);
+  selectors = g_ptr_array_ref (self->selectors);
+  g_mutex_unlock (&self->lock);
+  for (guint i = 0; i < selectors->len; i++)
     {
-      KwKey *key = kw_key_selector_find (g_ptr_array_index (self->selectors, i), keys, NULL);
+      KwKey *key = kw_key_selector_find (g_ptr_array_index (selectors, i), keys, NULL);
 
       if (key != NULL && !g_ptr_array_find (configured, key, NULL))
         g_ptr_array_add (configured, key);

@@ -12,6 +12,7 @@
 #define KW_MAX_STATE_FILE_BYTES (4 * 1024 * 1024)
 
 #define KW_MAX_PKCS11_TABLES 32
+#define KW_MAX_ACCESS_TABLES 64
 #define KW_MAX_CONFIGURED_KEYS 16 /* in hsm_keyid */
 #define KW_MAX_FORMER_KEYS 8      /* of each of them: those that were accepted before */
 #define KW_MAX_SEARCHED_KEYS 64 /* AES keys of a device among which a recorded one is looked for */
@@ -45,6 +46,19 @@
 #define KW_MAX_ATTEMPTS_PER_JOB 6  /* devices (or lives of one) a job is tried on */
 #define KW_MAX_KNOWN_DEVICES 256   /* whose figures are kept when they are unplugged */
 #define KW_MAX_BUDGET_CALLERS 4096 /* callers whose failed decrypts are counted at a time */
+
+#define KW_MAX_HTTP_BODY_BYTES KW_MAX_BYTES_UNDER_WAY /* of all large requests at a time */
+#define KW_MAX_LOCKED_BODY_BYTES 4096    /* a body up to this size lies in memory that is locked */
+#define KW_MAX_STREAM_BYTES (256 * 1024) /* that wait for a slow reader of a stream */
+#define KW_MAX_EVENT_LISTENERS 1000
+#define KW_MAX_JSON_DEPTH 16
+#define KW_MAX_JSON_NAME_BYTES 64 /* of a name or number that is looked at or shown */
+#define KW_MAX_BATCH 100          /* messages in one request */
+#define KW_MAX_API_CLIENTS 32
+#define KW_MAX_VERIFIED_TOKENS 1024 /* JSON Web Tokens that need not be verified again */
+#define KW_MAX_WEB_SESSIONS 64
+#define KW_MAX_WEB_LOGINS 16        /* links that were not used yet */
+#define KW_MAX_REFUSED_CALLERS 4096 /* addresses whose failures are counted */
 
 #define KW_GENERATE_TIMEOUT_FACTOR                                                                 \
   12 /* making a key may take this many times as long as using one */

@@ -28,7 +28,7 @@ struct _KwLogger
 {
   GObject parent_instance;
 
-  GLogLevelFlags level;
+  gint level; /* atomic; a GLogLevelFlags */
   KwLogEncoding encoding;
   char *path;       /* owned; a file's path, or "stderr", "stdout" */
   gboolean journal; /* stderr is the journal: send fields there */
@@ -218,7 +218,7 @@ on_log (GLogLevelFlags level, const GLogField *fields, gsize n_fields, gpointer 
   g_autoptr (GString) line = NULL;
   g_autofree char *message = NULL;
 
-  if ((level & G_LOG_LEVEL_MASK) > self->level)
+  if ((level & G_LOG_LEVEL_MASK) > (GLogLevelFlags) g_atomic_int_get (&self->level))
     return G_LOG_WRITER_HANDLED;
   if (self->journal && write_to_journal (level, fields, n_fields) == G_LOG_WRITER_HANDLED)
     return G_LOG_WRITER_HANDLED;
@@ -395,7 +395,7 @@ kw_logger_new (const KwLogConfig *config, GError **error)
 {
   g_autoptr (KwLogger) self = g_object_new (KW_TYPE_LOGGER, NULL);
 
-  self->level = config->level;
+  self->level = (gint) config->level;
   self->encoding = config->encoding;
   self->path = g_strdup (config->path);
   if (g_str_equal (config->path, "stdout"))
@@ -424,6 +424,21 @@ kw_logger_install (KwLogger *self)
   g_return_if_fail (KW_IS_LOGGER (self));
 
   g_log_set_writer_func (on_log, g_object_ref (self), g_object_unref);
+}
+
+/**
+ * kw_logger_set_level:
+ * @self: a logger
+ * @level: least serious level that is logged
+ *
+ * Changes what is logged from now on. Any thread.
+ */
+void
+kw_logger_set_level (KwLogger *self, GLogLevelFlags level)
+{
+  g_return_if_fail (KW_IS_LOGGER (self));
+
+  g_atomic_int_set (&self->level, (gint) level);
 }
 
 /**

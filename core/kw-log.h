@@ -15,6 +15,8 @@ KwLogger *kw_logger_new (const KwLogConfig *config, GError **error);
 
 void kw_logger_install (KwLogger *self);
 
+void kw_logger_set_level (KwLogger *self, GLogLevelFlags level);
+
 gboolean kw_logger_reopen (KwLogger *self, GError **error);
 
 gboolean kw_log_level_from_string (const char *nick, GLogLevelFlags *out_level);

@@ -29,8 +29,10 @@
 #define KW_STATE_FILE_PINS "pins.state"
 #define KW_STATE_FILE_KEYS "keys.state"
 #define KW_STATE_FILE_USES "uses.state"
+#define KW_STATE_FILE_SESSIONS "sessions.state"
 #define KW_STATE_FILE_AUDIT "audit.log"
 
 #define KW_AUDIT_IDENTIFIER "keyward-audit"
 #define KW_JWT_AUDIENCE "hsmdaemon"
+#define KW_JWT_AUDIENCE_API "keyward"
 #define KW_JWT_AUDIENCE_OWNCLOUD "owncloud"

@@ -5,6 +5,7 @@
 
 #include "kw-pool.h"
 
+#include "kw-access.h"
 #include "kw-error.h"
 #include "kw-job-private.h"
 #include "kw-limits.h"
@@ -46,10 +47,11 @@ typedef struct
   char *fingerprint; /* owned, nullable: the recorded one */
   guint8 prefix[KW_FINGERPRINT_PREFIX_BYTES];
   KwKeyState state;
-  gboolean may_encrypt;
-  char *advice;       /* owned, nullable */
-  GPtrArray *devices; /* owned; of KwDevice: ready ones on which it is proven */
-  GPtrArray *key_ids; /* owned; of GBytes: its CKA_ID on each of them */
+  gboolean may_encrypt; /* as the first */
+  gboolean can_encrypt; /* when it is asked for */
+  char *advice;         /* owned, nullable */
+  GPtrArray *devices;   /* owned; of KwDevice: ready ones on which it is proven */
+  GPtrArray *key_ids;   /* owned; of GBytes: its CKA_ID on each of them */
   GPtrArray
       *readers; /* owned; of KwDevice: ready ones that have the key, wherever it stands there */
   GPtrArray *reader_key_ids; /* owned; of GBytes: likewise */
@@ -91,6 +93,8 @@ struct _KwPool
   GHashTable *owners; /* main context; KwDevice → KwBackend, both borrowed from the arrays above */
   GHashTable
       *figures; /* main context; name of a device → KwFigures, owned; kept when it is unplugged */
+  GHashTable
+      *pins; /* main context; owned; serial number → KwSecret: PINs that were given by hand */
   guint check_source;  /* main context: proves keys again */
   guint settle_source; /* main context: judges again when devices have settled */
   gint64 check_interval_usec;
@@ -99,6 +103,7 @@ struct _KwPool
   gint64 last_arrival; /* main context; monotonic: when a device came */
   gint64 hope_until;
   gint64 expecting_until;
+  gboolean started;
   gboolean stopped;
   guint parked_source; /* main context: looks after parked jobs */
   gint64 last_refresh; /* main context: when keys were looked for */
@@ -320,6 +325,7 @@ roster_add_aes (Roster *roster, KwKeyMatrix *matrix, guint row, GPtrArray *devic
 
   entry->state = facts->state;
   entry->may_encrypt = facts->may_encrypt;
+  entry->can_encrypt = facts->can_encrypt;
   entry->advice = g_strdup (facts->advice);
   find_readers (entry, devices);
   g_ptr_array_add (roster->aes, entry);
@@ -919,19 +925,22 @@ postpone_or_fail (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
 }
 
 static AesEntry *
-find_aes_entry (const Roster *roster, const KwKeyStep *step)
+find_aes_entry (const Roster *roster, const KwJob *job)
 {
+  const KwKeyStep *step = &job->step;
+
   for (guint i = 0; i < roster->aes->len; i++)
     {
       AesEntry *entry = g_ptr_array_index (roster->aes, i);
 
-      if (step->wrap)
+      if (step->wrap
+          && (job->wanted_key == NULL || g_ascii_strcasecmp (entry->name, job->wanted_key) == 0))
         return entry;
-      if (entry->fingerprint != NULL
+      if (!step->wrap && entry->fingerprint != NULL
           && CRYPTO_memcmp (entry->prefix, step->prefix, sizeof entry->prefix) == 0)
         return entry;
     }
-  for (guint i = 0; i < roster->former->len; i++)
+  for (guint i = 0; !step->wrap && i < roster->former->len; i++)
     {
       AesEntry *entry = g_ptr_array_index (roster->former, i);
 
@@ -974,6 +983,25 @@ all_entries_are_known (const Roster *roster)
   return TRUE;
 }
 
+/* Why there is no such key at all. */
+static void
+fail_unknown_key (KwJob *job)
+{
+  g_autofree char *text = NULL;
+
+  if (!job->step.wrap)
+    fail_job (job, KW_ERROR_KEY_NOT_FOUND,
+              "The message was encrypted under a key that is none of [hsm] hsm_keyid");
+  else if (job->wanted_key == NULL)
+    fail_job (job, KW_ERROR_NOT_SUPPORTED,
+              "No key is configured to encrypt with: set [hsm] hsm_keyid");
+  else
+    {
+      text = g_strdup_printf ("There is no key %s in [hsm] hsm_keyid", job->wanted_key);
+      fail_job (job, KW_ERROR_KEY_NOT_FOUND, text);
+    }
+}
+
 static char *
 describe_refusal (const KwJob *job, const AesEntry *entry)
 {
@@ -983,6 +1011,11 @@ describe_refusal (const KwJob *job, const AesEntry *entry)
     return g_strdup (entry->advice);
   if (entry->fingerprint == NULL || get_holders (entry, job->step.wrap)->len == 0)
     return g_strdup_printf ("Key %s is not checked yet", entry->name);
+  if (job->wanted_key != NULL)
+    return g_strdup_printf (
+        "Key %s may not encrypt now: it is weak, or on fewer ready devices than min_copies "
+        "says, or [hsm] encrypt_hsm is off",
+        entry->name);
   return g_strdup ("Encryption is switched off: see [hsm] encrypt_hsm");
 }
 
@@ -1002,10 +1035,7 @@ postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const A
   else if (now < wait_until && (entry != NULL || !all_entries_are_known (roster)))
     park_job (self, job);
   else if (entry == NULL)
-    fail_job (job, job->step.wrap ? KW_ERROR_NOT_SUPPORTED : KW_ERROR_KEY_NOT_FOUND,
-              job->step.wrap
-                  ? "No key is configured to encrypt with: set [hsm] hsm_keyid"
-                  : "The message was encrypted under a key that is none of [hsm] hsm_keyid");
+    fail_unknown_key (job);
   else
     {
       text = describe_refusal (job, entry);
@@ -1019,11 +1049,22 @@ postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const A
 static void
 dispatch_step (KwPool *self, KwJob *job, const Roster *roster)
 {
-  AesEntry *entry = find_aes_entry (roster, &job->step);
+  AesEntry *entry = find_aes_entry (roster, job);
+  gboolean fit = FALSE;
   KwDevice *device = NULL;
   guint place = 0;
 
-  if (entry != NULL && (entry->may_encrypt || !job->step.wrap))
+  /* Which key it is shows here first; nobody's device is bothered for those who may not use it. */
+  if (entry != NULL && !kw_access_check_key (job->caller, job->verb, entry->name, &job->error))
+    {
+      g_free (job->key_name);
+      job->key_name = g_strdup (entry->name);
+      finish_job (job);
+      return;
+    }
+  if (entry != NULL)
+    fit = !job->step.wrap || (job->wanted_key != NULL ? entry->can_encrypt : entry->may_encrypt);
+  if (fit)
     device = choose_device (get_holders (entry, job->step.wrap), job);
   if (device == NULL)
     {
@@ -1565,6 +1606,7 @@ on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
   g_autoptr (KwDevice) device = NULL;
   KwDeviceOptions options = { 0 };
   KwTokenAccess access = { 0 };
+  KwSecret *pin = NULL;
 
   self->options.number++;
   self->last_arrival = g_get_monotonic_time ();
@@ -1576,6 +1618,9 @@ on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
       options.pin_name = access.pin_name;
       options.timeout_usec = access.timeout_usec;
     }
+  pin = g_hash_table_lookup (self->pins, kw_token_get_info (token)->serial);
+  if (pin != NULL)
+    options.pin = pin;
   device = kw_device_new (token, &options);
   g_signal_connect (device, "changed", G_CALLBACK (on_device_changed), self);
   g_signal_connect (device, "trouble", G_CALLBACK (on_device_trouble), self);
@@ -1640,6 +1685,7 @@ kw_pool_finalize (GObject *object)
   g_hash_table_unref (self->owners);
   g_hash_table_unref (self->figures);
   g_ptr_array_unref (self->looks);
+  g_hash_table_unref (self->pins);
   roster_unref (self->roster);
   g_main_context_unref (self->context);
   g_mutex_clear (&self->lock);
@@ -1676,6 +1722,8 @@ kw_pool_init (KwPool *self)
   self->devices = g_ptr_array_new_with_free_func (g_object_unref);
   self->closing = g_ptr_array_new_with_free_func (g_object_unref);
   self->owners = g_hash_table_new (NULL, NULL);
+  self->pins
+      = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_secret_unref);
   self->figures
       = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_figures_unref);
   self->roster = roster_new ();
@@ -1723,7 +1771,7 @@ kw_pool_add_backend (KwPool *self, KwBackend *backend)
 
 /**
  * kw_pool_set_check_interval:
- * @self: a pool that was not started
+ * @self: a pool
  * @interval_usec: time between two proofs of the keys on ready devices, in microseconds; 0 for never
  *
  * Says how often it is proven that devices still have the keys they had. Main context.
@@ -1734,6 +1782,9 @@ kw_pool_set_check_interval (KwPool *self, gint64 interval_usec)
   g_return_if_fail (KW_IS_POOL (self));
 
   self->check_interval_usec = interval_usec;
+  stop_timer (self, &self->check_source);
+  if (self->started && interval_usec > 0)
+    start_timer (self, &self->check_source, interval_usec, check_devices);
 }
 
 /**
@@ -1767,6 +1818,7 @@ kw_pool_start (KwPool *self)
   self->expecting_until = g_get_monotonic_time () + EXPECT_USEC;
   self->hope_until = self->expecting_until;
   publish_roster (self);
+  self->started = TRUE;
   if (self->check_interval_usec > 0)
     start_timer (self, &self->check_source, self->check_interval_usec, check_devices);
   for (guint i = 0; i < self->backends->len; i++)
@@ -2031,6 +2083,79 @@ kw_pool_dup_status_text (KwPool *self)
     return g_strdup (roster->status_text);
   return g_strdup_printf ("%u device%s ready", roster->devices->len,
                           roster->devices->len == 1 ? "" : "s");
+}
+
+/**
+ * kw_pool_judge_keys:
+ * @self: a pool
+ *
+ * Judges all keys anew by what is known of the devices, after the record or `hsm_keyid` changed. Main context.
+ */
+void
+kw_pool_judge_keys (KwPool *self)
+{
+  g_return_if_fail (KW_IS_POOL (self));
+
+  publish_roster (self);
+}
+
+/**
+ * kw_pool_unlock:
+ * @self: a pool
+ * @serial: (nullable): serial number of a device; %NULL for all
+ * @pin: its PIN
+ *
+ * Presents a PIN once to each device that waits for one, within the rules of the PIN guard. It is kept in memory for a
+ * device that took it, and for no other: kw_pool_forget_pin() is for those that did not. Main context.
+ *
+ * Returns: (transfer full) (element-type KwDevice): the devices to which it is being presented; perhaps none
+ */
+GPtrArray *
+kw_pool_unlock (KwPool *self, const char *serial, KwSecret *pin)
+{
+  g_autoptr (GPtrArray) chosen = g_ptr_array_new_with_free_func (g_object_unref);
+
+  g_return_val_if_fail (KW_IS_POOL (self) && pin != NULL, NULL);
+
+  for (guint i = 0; i < self->devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, i);
+      KwDeviceState state = kw_device_get_state (device);
+
+      if ((state == KW_DEVICE_LOCKED || state == KW_DEVICE_PIN_REFUSED)
+          && !kw_device_is_busy (device)
+          && (serial == NULL || g_str_equal (serial, kw_device_get_name (device))))
+        g_ptr_array_add (chosen, g_object_ref (device));
+    }
+  for (guint i = 0; i < chosen->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (chosen, i);
+
+      if (g_hash_table_size (self->pins) < KW_MAX_KNOWN_DEVICES)
+        g_hash_table_replace (self->pins,
+                              g_strdup (kw_token_get_info (kw_device_get_token (device))->serial),
+                              kw_secret_ref (pin));
+      kw_device_set_pin (device, pin);
+      kw_device_open (device);
+    }
+  return g_steal_pointer (&chosen);
+}
+
+/**
+ * kw_pool_forget_pin:
+ * @self: a pool
+ * @device: a device that did not take the PIN that was given by hand
+ *
+ * Has the configured PIN used from now on: the other one is not to be presented once more when somebody says “retry”. Main
+ * context.
+ */
+void
+kw_pool_forget_pin (KwPool *self, KwDevice *device)
+{
+  g_return_if_fail (KW_IS_POOL (self) && KW_IS_DEVICE (device));
+
+  g_hash_table_remove (self->pins, kw_token_get_info (kw_device_get_token (device))->serial);
+  kw_device_set_pin (device, NULL);
 }
 
 /**

@@ -26,6 +26,10 @@ gboolean kw_pool_is_idle (KwPool *self);
 
 void kw_pool_submit (KwPool *self, KwJob *job);
 
+GPtrArray *kw_pool_unlock (KwPool *self, const char *serial, KwSecret *pin);
+
+void kw_pool_forget_pin (KwPool *self, KwDevice *device);
+
 gboolean kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_name);
 
 GPtrArray *kw_pool_dup_devices (KwPool *self);
@@ -42,6 +46,8 @@ void kw_pool_check_keys_async (KwPool *self,
                                gpointer user_data);
 
 KwKeyMatrix *kw_pool_check_keys_finish (KwPool *self, GAsyncResult *result, GError **error);
+
+void kw_pool_judge_keys (KwPool *self);
 
 void kw_pool_reopen_devices (KwPool *self, gboolean keys_changed);
 

@@ -3,7 +3,7 @@
 
 #include "config.h"
 
-#include "kw-service.h"
+#include "kw-service-private.h"
 
 #include "kw-error.h"
 #include "kw-job-private.h"
@@ -12,7 +12,6 @@
 #include "kw-names.h"
 #include "kw-plugins.h"
 #include "kw-uuid.h"
-#include "kw-vault.h"
 
 #include <glib-unix.h>
 #include <glib/gstdio.h>
@@ -25,25 +24,14 @@
  *
  * kw_service_submit() is for any thread; everything else for the main context.
  */
-struct _KwService
+
+enum
 {
-  GObject parent_instance;
-
-  KwPool *pool;       /* owned */
-  KwVault *vault;     /* owned */
-  KwUseCounter *uses; /* owned */
-  KwKeyring *keyring; /* owned */
-  KwAudit *audit;     /* owned */
-  KwPinGuard *guard;  /* owned */
-  KwSelfTest *test;   /* owned, nullable: the last one */
-  int watch_fd;       /* owned: the state directory; −1 = it is not watched */
-  guint watch_source;
-  guint reload_source;
-
-  guint max_failures; /* a minute and caller; 0 = no limit */
-  GMutex budget_lock;
-  GHashTable *failures; /* owned; address or uid → FailureCount; guarded by budget_lock */
+  SIGNAL_RELOADED,
+  N_SIGNALS
 };
+
+static guint signals[N_SIGNALS];
 
 G_DEFINE_FINAL_TYPE (KwService, kw_service, G_TYPE_OBJECT)
 
@@ -55,27 +43,6 @@ typedef struct
   gint64 window_start; /* monotonic */
   guint n;
 } FailureCount;
-
-/* Who may do what; what is not here is refused. */
-typedef struct
-{
-  KwCallerKind kind;
-  KwVerb verb;
-} Permission;
-
-static const Permission permissions[] = {
-  { KW_CALLER_JWT, KW_VERB_RSA_DECRYPT },    { KW_CALLER_JWT, KW_VERB_GENERATE_RSA },
-  { KW_CALLER_JWT, KW_VERB_ENCRYPT },        { KW_CALLER_JWT, KW_VERB_DECRYPT },
-  { KW_CALLER_JWT, KW_VERB_REWRAP },         { KW_CALLER_JWT, KW_VERB_RANDOM },
-  { KW_CALLER_LINE, KW_VERB_RSA_DECRYPT },   { KW_CALLER_LOCAL, KW_VERB_RSA_DECRYPT },
-  { KW_CALLER_LOCAL, KW_VERB_GENERATE_RSA }, { KW_CALLER_LOCAL, KW_VERB_ENCRYPT },
-  { KW_CALLER_LOCAL, KW_VERB_DECRYPT },      { KW_CALLER_LOCAL, KW_VERB_REWRAP },
-  { KW_CALLER_LOCAL, KW_VERB_RANDOM },       { KW_CALLER_LOCAL, KW_VERB_GENERATE_AES },
-  { KW_CALLER_BUS, KW_VERB_RSA_DECRYPT },    { KW_CALLER_BUS, KW_VERB_GENERATE_RSA },
-  { KW_CALLER_BUS, KW_VERB_ENCRYPT },        { KW_CALLER_BUS, KW_VERB_DECRYPT },
-  { KW_CALLER_BUS, KW_VERB_REWRAP },         { KW_CALLER_BUS, KW_VERB_RANDOM },
-  { KW_CALLER_BUS, KW_VERB_GENERATE_AES },
-};
 
 /* Verbs whose failures may be guesses, and so are counted. */
 static gboolean
@@ -90,17 +57,6 @@ verb_is_for_vault (KwVerb verb)
 {
   return verb == KW_VERB_ENCRYPT || verb == KW_VERB_DECRYPT || verb == KW_VERB_REWRAP
          || verb == KW_VERB_RANDOM;
-}
-
-static gboolean
-is_permitted (KwCallerKind kind, KwVerb verb)
-{
-  for (guint i = 0; i < G_N_ELEMENTS (permissions); i++)
-    {
-      if (permissions[i].kind == kind && permissions[i].verb == verb)
-        return TRUE;
-    }
-  return FALSE;
 }
 
 /*
@@ -260,6 +216,12 @@ count_uses (KwService *self, const KwJob *job)
     case KW_VERB_GENERATE_RSA:
     case KW_VERB_GENERATE_AES:
     case KW_VERB_RANDOM:
+    case KW_VERB_RUN_TEST:
+    case KW_VERB_CHECK_KEYS:
+    case KW_VERB_RETRY_DEVICE:
+    case KW_VERB_ACCEPT_KEY:
+    case KW_VERB_UNLOCK:
+    case KW_VERB_RELOAD:
     default:
       break;
     }
@@ -280,6 +242,7 @@ on_job_done (KwJob *job, gpointer user_data)
   if (verb_decrypts (job->verb) && g_error_matches (job->error, KW_ERROR, KW_ERROR_DECRYPT_FAILED))
     spend_budget (self, job->caller);
   count_uses (self, job);
+  kw_metrics_count (self->metrics, job->verb, job->error, record.duration_usec);
   kw_audit_write (self->audit, &record);
   log_outcome (job);
   if (job->callback != NULL)
@@ -287,11 +250,25 @@ on_job_done (KwJob *job, gpointer user_data)
   g_object_unref (self);
 }
 
+/* What can be told now; which AES key is meant, the vault and the pool find out. */
+static gboolean
+check_caller (KwJob *job)
+{
+  g_autofree char *uuid = NULL;
+
+  if (job->verb == KW_VERB_GENERATE_RSA || job->verb == KW_VERB_GENERATE_AES)
+    return kw_access_check_key (job->caller, job->verb, NULL, &job->error);
+  if (job->verb != KW_VERB_RSA_DECRYPT)
+    return kw_access_check_verb (job->caller, job->verb, &job->error);
+  uuid = kw_uuid_from_bytes (job->key_id);
+  return kw_access_check_key (job->caller, job->verb, uuid, &job->error);
+}
+
+/* Its error says why. */
 static void
-refuse_job (KwService *self, KwJob *job, KwError code, const char *text)
+refuse_job (KwService *self, KwJob *job)
 {
   job->started = g_get_monotonic_time ();
-  g_set_error_literal (&job->error, KW_ERROR, (gint) code, text);
   on_job_done (job, g_object_ref (self));
   kw_job_unref (job);
 }
@@ -374,6 +351,9 @@ kw_service_dispose (GObject *object)
   g_clear_object (&self->test);
   g_clear_object (&self->guard);
   g_clear_object (&self->audit);
+  g_clear_object (&self->config);
+  g_clear_object (&self->current_config);
+  g_clear_pointer (&self->access, kw_access_unref);
   G_OBJECT_CLASS (kw_service_parent_class)->dispose (object);
 }
 
@@ -384,6 +364,9 @@ kw_service_finalize (GObject *object)
 
   g_hash_table_unref (self->failures);
   g_mutex_clear (&self->budget_lock);
+  g_mutex_clear (&self->access_lock);
+  kw_metrics_unref (self->metrics);
+  kw_tickets_unref (self->tickets);
   G_OBJECT_CLASS (kw_service_parent_class)->finalize (object);
 }
 
@@ -392,6 +375,14 @@ kw_service_class_init (KwServiceClass *klass)
 {
   GObjectClass *object_class = G_OBJECT_CLASS (klass);
 
+  /**
+   * KwService::reloaded:
+   * @self: the service
+   *
+   * The configuration was read anew: kw_service_get_config() has it. Emitted in the main context.
+   */
+  signals[SIGNAL_RELOADED] = g_signal_new ("reloaded", KW_TYPE_SERVICE, G_SIGNAL_RUN_LAST, 0, NULL,
+                                           NULL, NULL, G_TYPE_NONE, 0);
   object_class->dispose = kw_service_dispose;
   object_class->finalize = kw_service_finalize;
 }
@@ -401,6 +392,9 @@ kw_service_init (KwService *self)
 {
   self->watch_fd = -1;
   g_mutex_init (&self->budget_lock);
+  g_mutex_init (&self->access_lock);
+  self->metrics = kw_metrics_new ();
+  self->tickets = kw_tickets_new ();
   self->failures = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
 }
 
@@ -440,6 +434,9 @@ kw_service_new (KwConfig *config, GError **error)
   const KwHsmConfig *hsm = kw_config_get_hsm (config);
   KwDeviceOptions options = { 0 };
 
+  self->config = g_object_ref (config);
+  self->current_config = g_object_ref (config);
+  self->access = kw_access_new (config);
   self->max_failures = kw_config_get_server (config)->failed_decrypts;
   self->audit = kw_audit_new (kw_config_get_audit_path (config), state_directory, error);
   if (self->audit == NULL)
@@ -515,11 +512,14 @@ kw_service_submit (KwService *self, KwJob *job)
 {
   g_return_if_fail (KW_IS_SERVICE (self));
 
-  if (!is_permitted (kw_caller_get_kind (job->caller), job->verb))
-    refuse_job (self, job, KW_ERROR_NOT_AUTHORIZED, "This is not permitted to this caller");
+  if (!check_caller (job))
+    refuse_job (self, job);
   else if (verb_decrypts (job->verb) && !budget_is_left (self, job->caller))
-    refuse_job (self, job, KW_ERROR_RATE_LIMITED,
-                "Too many failed decrypts; try again in a minute");
+    {
+      g_set_error_literal (&job->error, KW_ERROR, KW_ERROR_RATE_LIMITED,
+                           "Too many failed decrypts; try again in a minute");
+      refuse_job (self, job);
+    }
   else
     {
       job->service_callback = on_job_done;
@@ -588,54 +588,66 @@ kw_service_get_audit (KwService *self)
 }
 
 /**
- * kw_service_run_test:
- * @self: a service
+ * kw_service_get_config:
+ * @self: the service
  *
- * Begins a test of all devices and keys; one runs at a time. Main context.
- *
- * Returns: (transfer full): the test, which may have begun before
+ * Returns: (transfer none): the configuration as it was read last, which is not in force in all (see kw_service_reload_async()).
+ *   Main context.
  */
-KwSelfTest *
-kw_service_run_test (KwService *self)
+KwConfig *
+kw_service_get_config (KwService *self)
 {
   g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
 
-  if (self->test == NULL || !kw_self_test_is_running (self->test))
-    {
-      g_clear_object (&self->test);
-      self->test = kw_self_test_new (self->pool, self->keyring);
-      kw_self_test_start (self->test);
-    }
-  return g_object_ref (self->test);
+  return self->current_config;
 }
 
 /**
- * kw_service_retry_device:
- * @self: a service
- * @serial: serial number of a token
- * @error: where to store the error
+ * kw_service_resolve_grant:
+ * @self: the service
+ * @uid: a user id, or %KW_CALLER_NO_UID
+ * @groups: (array length=n_groups) (nullable): ids of all groups he is in
+ * @n_groups: how many
  *
- * Lets a PIN that a token refused be presented to it once more, because the administrator said so, and starts the device
- * anew. Main context; writes a small file.
- *
- * Returns: %TRUE on success; %KW_ERROR_TOKEN_NOT_FOUND when no PIN was ever presented to it
+ * Returns: (transfer full): what `[[access]]` grants him; everything for root and the daemon's own user. Any thread.
  */
-gboolean
-kw_service_retry_device (KwService *self, const char *serial, GError **error)
+KwGrant *
+kw_service_resolve_grant (KwService *self, gint64 uid, const guint32 *groups, gsize n_groups)
 {
-  guint n_forgotten = 0;
+  g_autoptr (KwAccess) access = NULL;
 
-  g_return_val_if_fail (KW_IS_SERVICE (self), FALSE);
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
 
-  if (!kw_pin_guard_forget (self->guard, serial, &n_forgotten, error))
-    return FALSE;
-  if (n_forgotten == 0)
-    {
-      g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_NOT_FOUND,
-                   "No PIN was ever presented to a token with serial number %s", serial);
-      return FALSE;
-    }
-  if (self->reload_source == 0)
-    self->reload_source = g_timeout_add (RELOAD_DELAY_MSEC, reload_state, self);
-  return TRUE;
+  g_mutex_lock (&self->access_lock);
+  access = kw_access_ref (self->access);
+  g_mutex_unlock (&self->access_lock);
+  return kw_access_resolve (access, uid, groups, n_groups);
+}
+
+/**
+ * kw_service_get_metrics:
+ * @self: the service
+ *
+ * Returns: (transfer none): what was asked of it, counted and timed. Any thread.
+ */
+KwMetrics *
+kw_service_get_metrics (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->metrics;
+}
+
+/**
+ * kw_service_get_tickets:
+ * @self: the service
+ *
+ * Returns: (transfer none): tickets by which a browser is let in. Any thread.
+ */
+KwTickets *
+kw_service_get_tickets (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->tickets;
 }

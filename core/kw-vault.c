@@ -5,6 +5,7 @@
 
 #include "kw-vault.h"
 
+#include "kw-access.h"
 #include "kw-envelope.h"
 #include "kw-error.h"
 #include "kw-job-private.h"
@@ -33,19 +34,13 @@ struct _KwVault
   GMainContext *context; /* owned */
   GThreadPool *threads;  /* owned; for messages that take a while */
   gsize max_plaintext;
-  gint64 ttl_usec; /* 0 = data keys are used once */
+  gssize ttl_usec; /* atomic; 0 = data keys are used once */
   gsize n_bytes;   /* atomic: size of the messages that are under way */
 
   GMutex lock;
   guint generation; /* guarded by lock: how often everything was forgotten */
-  KwSecret
-      *data_key; /* owned, nullable; guarded by lock, as are the next ones: the one that encrypts */
-  KwEnvelopeHeader header; /* how it is wrapped */
-  char *key_name;          /* owned */
-  char *fingerprint;       /* owned */
-  gint64 expires;          /* monotonic */
-  guint64 n_key_bytes;     /* encrypted with it */
-  guint64 n_key_messages;
+  GHashTable
+      *sealing; /* owned; name of the wanted key, "" for the first → Sealing; guarded by lock */
   GHashTable
       *unwrapped; /* owned; GBytes of prefix, IV and wrapped key → Unwrapped; guarded by lock */
   guint purge_source; /* guarded by lock: source in the main context */
@@ -65,6 +60,18 @@ typedef struct
   char *fingerprint;
   gint64 expires; /* monotonic */
 } Unwrapped;
+
+/* A data key that encrypts. */
+typedef struct
+{
+  KwSecret *key;           /* owned */
+  KwEnvelopeHeader header; /* how it is wrapped */
+  char *key_name;          /* owned */
+  char *fingerprint;       /* owned */
+  gint64 expires;          /* monotonic */
+  guint64 n_bytes;         /* encrypted with it */
+  guint64 n_messages;
+} Sealing;
 
 /* A message on its way. Belongs to one thread at a time, like its job. */
 typedef struct
@@ -95,15 +102,37 @@ unwrapped_free (gpointer data)
   g_free (unwrapped);
 }
 
-/* The lock held. */
 static void
-forget_sealing_key (KwVault *self)
+sealing_free (gpointer data)
 {
-  g_clear_pointer (&self->data_key, kw_secret_unref);
-  g_clear_pointer (&self->key_name, g_free);
-  g_clear_pointer (&self->fingerprint, g_free);
-  self->n_key_bytes = 0;
-  self->n_key_messages = 0;
+  Sealing *sealing = data;
+
+  kw_secret_unref (sealing->key);
+  g_free (sealing->key_name);
+  g_free (sealing->fingerprint);
+  g_free (sealing);
+}
+
+static gint64
+get_ttl (KwVault *self)
+{
+  return (gint64) (gssize) g_atomic_pointer_get (&self->ttl_usec);
+}
+
+/* Under which name the data key for a message is kept. */
+static const char *
+sealing_name (const Passage *passage)
+{
+  return passage->job->wanted_key != NULL ? passage->job->wanted_key : "";
+}
+
+static gboolean
+sealing_is_expired (gpointer key G_GNUC_UNUSED, gpointer value, gpointer user_data)
+{
+  const Sealing *sealing = value;
+  const gint64 *now = user_data;
+
+  return sealing->expires <= *now;
 }
 
 static gboolean
@@ -123,10 +152,9 @@ purge (gpointer user_data)
   gboolean more = FALSE;
 
   g_mutex_lock (&self->lock);
-  if (self->data_key != NULL && self->expires <= now)
-    forget_sealing_key (self);
+  g_hash_table_foreach_remove (self->sealing, sealing_is_expired, &now);
   g_hash_table_foreach_remove (self->unwrapped, is_expired, &now);
-  more = self->data_key != NULL || g_hash_table_size (self->unwrapped) > 0;
+  more = g_hash_table_size (self->sealing) > 0 || g_hash_table_size (self->unwrapped) > 0;
   if (!more)
     self->purge_source = 0;
   g_mutex_unlock (&self->lock);
@@ -192,13 +220,13 @@ keep_unwrapped (Passage *passage)
   KwVault *self = passage->vault;
   Unwrapped *unwrapped = NULL;
 
-  if (self->ttl_usec == 0)
+  if (get_ttl (self) == 0)
     return;
   unwrapped = g_new0 (Unwrapped, 1);
   unwrapped->key = kw_secret_ref (passage->data_key);
   unwrapped->key_name = g_strdup (passage->job->key_name);
   unwrapped->fingerprint = g_strdup (passage->job->fingerprint);
-  unwrapped->expires = g_get_monotonic_time () + self->ttl_usec;
+  unwrapped->expires = g_get_monotonic_time () + get_ttl (self);
   g_mutex_lock (&self->lock);
   if (self->generation == passage->generation && !self->stopped)
     {
@@ -218,7 +246,7 @@ find_unwrapped (Passage *passage)
   g_autoptr (GBytes) name = NULL;
   const Unwrapped *unwrapped = NULL;
 
-  if (self->ttl_usec == 0)
+  if (get_ttl (self) == 0)
     return FALSE;
   name = cache_name (&passage->header);
   g_mutex_lock (&self->lock);
@@ -239,24 +267,30 @@ static void
 keep_sealing_key (Passage *passage)
 {
   KwVault *self = passage->vault;
-  gsize size = kw_secret_get_size (passage->job->message);
+  Sealing *sealing = NULL;
 
-  if (self->ttl_usec == 0)
+  if (get_ttl (self) == 0)
     return;
+  sealing = g_new0 (Sealing, 1);
+  sealing->key = kw_secret_ref (passage->data_key);
+  sealing->header = passage->header;
+  sealing->key_name = g_strdup (passage->job->key_name);
+  sealing->fingerprint = g_strdup (passage->job->fingerprint);
+  sealing->expires = g_get_monotonic_time () + get_ttl (self);
+  sealing->n_bytes = kw_secret_get_size (passage->job->message);
+  sealing->n_messages = 1;
   g_mutex_lock (&self->lock);
-  if (self->generation == passage->generation && !self->stopped)
+  /* Names differ in case only for one key, so a bound is needed here as well. */
+  if (self->generation == passage->generation && !self->stopped
+      && (g_hash_table_contains (self->sealing, sealing_name (passage))
+          || g_hash_table_size (self->sealing) <= KW_MAX_CONFIGURED_KEYS))
     {
-      forget_sealing_key (self);
-      self->data_key = kw_secret_ref (passage->data_key);
-      self->header = passage->header;
-      self->key_name = g_strdup (passage->job->key_name);
-      self->fingerprint = g_strdup (passage->job->fingerprint);
-      self->expires = g_get_monotonic_time () + self->ttl_usec;
-      self->n_key_bytes = size;
-      self->n_key_messages = 1;
+      g_hash_table_replace (self->sealing, g_strdup (sealing_name (passage)),
+                            g_steal_pointer (&sealing));
       ensure_purging (self);
     }
   g_mutex_unlock (&self->lock);
+  g_clear_pointer (&sealing, sealing_free);
 }
 
 /* A data key that is at hand, as long as it has not done too much. */
@@ -265,22 +299,24 @@ find_sealing_key (Passage *passage)
 {
   KwVault *self = passage->vault;
   gsize size = kw_secret_get_size (passage->job->message);
+  Sealing *sealing = NULL;
 
-  if (self->ttl_usec == 0)
+  if (get_ttl (self) == 0)
     return FALSE;
   g_mutex_lock (&self->lock);
-  if (self->data_key != NULL && self->expires > g_get_monotonic_time ()
-      && self->n_key_bytes + size <= KW_MAX_DATA_KEY_BYTES
-      && self->n_key_messages < KW_MAX_DATA_KEY_MESSAGES)
+  sealing = g_hash_table_lookup (self->sealing, sealing_name (passage));
+  if (sealing != NULL && sealing->expires > g_get_monotonic_time ()
+      && sealing->n_bytes + size <= KW_MAX_DATA_KEY_BYTES
+      && sealing->n_messages < KW_MAX_DATA_KEY_MESSAGES)
     {
-      passage->data_key = kw_secret_ref (self->data_key);
-      passage->header = self->header;
+      passage->data_key = kw_secret_ref (sealing->key);
+      passage->header = sealing->header;
       g_free (passage->job->key_name);
-      passage->job->key_name = g_strdup (self->key_name);
+      passage->job->key_name = g_strdup (sealing->key_name);
       g_free (passage->job->fingerprint);
-      passage->job->fingerprint = g_strdup (self->fingerprint);
-      self->n_key_bytes += size;
-      self->n_key_messages++;
+      passage->job->fingerprint = g_strdup (sealing->fingerprint);
+      sealing->n_bytes += size;
+      sealing->n_messages++;
     }
   g_mutex_unlock (&self->lock);
   return passage->data_key != NULL;
@@ -402,15 +438,26 @@ seal (Passage *passage)
   finish (passage);
 }
 
+/* Whether the caller may use the key whose data key was at hand. Where a device is asked, the pool checks that. */
+static gboolean
+check_key (Passage *passage)
+{
+  KwJob *job = passage->job;
+
+  return kw_access_check_key (job->caller, job->verb, job->key_name, &job->error);
+}
+
 static void
 start_sealing (Passage *passage)
 {
   passage->sealing = TRUE;
   g_clear_pointer (&passage->data_key, kw_secret_unref);
-  if (find_sealing_key (passage))
+  if (!find_sealing_key (passage))
+    submit_wrap (passage);
+  else if (check_key (passage))
     advance (passage);
   else
-    submit_wrap (passage);
+    finish (passage);
 }
 
 static void
@@ -535,13 +582,16 @@ start (Passage *passage)
     return;
   if (job->verb == KW_VERB_REWRAP && is_under_first_key (passage))
     {
-      job->output = g_bytes_ref (passage->envelope);
+      if (check_key (passage))
+        job->output = g_bytes_ref (passage->envelope);
       finish (passage);
     }
-  else if (find_unwrapped (passage))
+  else if (!find_unwrapped (passage))
+    submit_unwrap (passage);
+  else if (check_key (passage))
     advance (passage);
   else
-    submit_unwrap (passage);
+    finish (passage);
 }
 
 /* Bounds first. */
@@ -604,6 +654,7 @@ kw_vault_finalize (GObject *object)
   /* The last reference may go on one of these threads, so they are not waited for. */
   g_thread_pool_free (self->threads, FALSE, FALSE);
   g_hash_table_unref (self->unwrapped);
+  g_hash_table_unref (self->sealing);
   g_main_context_unref (self->context);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (kw_vault_parent_class)->finalize (object);
@@ -624,6 +675,7 @@ kw_vault_init (KwVault *self)
   self->threads
       = g_thread_pool_new (run_in_thread, NULL,
                            (gint) CLAMP (g_get_num_processors (), 1, MAX_THREADS), FALSE, NULL);
+  self->sealing = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, sealing_free);
   self->unwrapped = g_hash_table_new_full (g_bytes_hash, g_bytes_equal,
                                            (GDestroyNotify) g_bytes_unref, unwrapped_free);
 }
@@ -647,11 +699,27 @@ kw_vault_new (KwPool *pool, KwKeyring *keyring, const KwHsmConfig *config)
   self->pool = g_object_ref (pool);
   self->keyring = g_object_ref (keyring);
   self->max_plaintext = config->max_plaintext;
-  self->ttl_usec = (gint64) config->data_key_ttl * G_USEC_PER_SEC;
+  kw_vault_set_data_key_ttl (self, config->data_key_ttl);
   g_signal_connect (self->keyring, "changed", G_CALLBACK (on_keys_changed), self);
   /* Until the pool knows of it, a message may still begin under what was right before. */
   g_signal_connect (self->pool, "changed", G_CALLBACK (on_keys_changed), self);
   return self;
+}
+
+/**
+ * kw_vault_set_data_key_ttl:
+ * @self: a vault
+ * @seconds: for how long a data key is used again; 0 = each message has its own
+ *
+ * Changes the time to live from the next message on. Any thread.
+ */
+void
+kw_vault_set_data_key_ttl (KwVault *self, guint seconds)
+{
+  g_return_if_fail (KW_IS_VAULT (self));
+
+  g_atomic_pointer_set (&self->ttl_usec, (gssize) seconds * G_USEC_PER_SEC);
+  kw_vault_forget (self);
 }
 
 /**
@@ -719,7 +787,7 @@ kw_vault_forget (KwVault *self)
 
   g_mutex_lock (&self->lock);
   self->generation++;
-  forget_sealing_key (self);
+  g_hash_table_remove_all (self->sealing);
   g_hash_table_remove_all (self->unwrapped);
   g_mutex_unlock (&self->lock);
 }
@@ -736,7 +804,7 @@ kw_vault_forget_sealing_key (KwVault *self)
   g_return_if_fail (KW_IS_VAULT (self));
 
   g_mutex_lock (&self->lock);
-  forget_sealing_key (self);
+  g_hash_table_remove_all (self->sealing);
   g_mutex_unlock (&self->lock);
 }
 
@@ -778,7 +846,7 @@ kw_vault_get_n_data_keys (KwVault *self)
   g_return_val_if_fail (KW_IS_VAULT (self), 0);
 
   g_mutex_lock (&self->lock);
-  n = g_hash_table_size (self->unwrapped) + (self->data_key != NULL ? 1 : 0);
+  n = g_hash_table_size (self->unwrapped) + g_hash_table_size (self->sealing);
   g_mutex_unlock (&self->lock);
   return n;
 }

@@ -11,6 +11,8 @@ G_DECLARE_FINAL_TYPE (KwVault, kw_vault, KW, VAULT, GObject)
 
 KwVault *kw_vault_new (KwPool *pool, KwKeyring *keyring, const KwHsmConfig *config);
 
+void kw_vault_set_data_key_ttl (KwVault *self, guint seconds);
+
 void kw_vault_submit (KwVault *self, KwJob *job);
 
 void kw_vault_forget (KwVault *self);

@@ -5,6 +5,7 @@
 
 #include "kw-daemon.h"
 
+#include "kw-api.h"
 #include "kw-door.h"
 #include "kw-listen.h"
 #include "kw-names.h"
@@ -29,6 +30,7 @@ struct _KwDaemon
   KwLogger *logger;   /* owned */
   KwService *service; /* owned, nullable */
   KwHttpServer *http; /* owned, nullable */
+  KwApi *api;         /* owned, nullable */
   KwBus *bus;         /* owned */
   KwBusOptions bus_options;
   GPtrArray *doors; /* owned; of KwDoor */
@@ -116,6 +118,12 @@ on_door_failed (KwDoor *door G_GNUC_UNUSED, const char *text, KwDaemon *self)
 }
 
 static void
+on_reloaded (KwService *service, KwDaemon *self)
+{
+  kw_logger_set_level (self->logger, kw_config_get_log (kw_service_get_config (service))->level);
+}
+
+static void
 on_pool_changed (KwPool *pool, gpointer user_data G_GNUC_UNUSED)
 {
   g_autofree char *status = kw_pool_dup_status_text (pool);
@@ -170,6 +178,7 @@ open_doors (KwDaemon *self, GHashTable *sockets, GError **error)
 {
   KwDoorContext context = { self->config, self->service, self->http, sockets };
 
+  self->api = kw_api_new (&context);
   self->doors = kw_plugins_new_objects (KW_DOOR_EXTENSION_POINT);
   for (guint i = 0; i < self->doors->len; i++)
     {
@@ -205,6 +214,7 @@ start (KwDaemon *self, GError **error)
   /* The devices begin to come up while the doors are opened. */
   g_signal_connect (kw_service_get_pool (self->service), "changed", G_CALLBACK (on_pool_changed),
                     NULL);
+  g_signal_connect (self->service, "reloaded", G_CALLBACK (on_reloaded), self);
   kw_service_start (self->service);
   self->bus = kw_bus_new (self->config, self->service, &self->bus_options);
   kw_bus_start (self->bus);
@@ -227,6 +237,8 @@ stop (KwDaemon *self)
     kw_bus_stop (self->bus);
   if (self->http != NULL)
     kw_http_server_stop (self->http);
+  if (self->api != NULL)
+    kw_api_stop (self->api);
 }
 
 /*
@@ -257,6 +269,7 @@ kw_daemon_dispose (GObject *object)
   g_clear_pointer (&self->doors, g_ptr_array_unref);
   g_clear_object (&self->bus);
   g_clear_object (&self->http);
+  g_clear_object (&self->api);
   g_clear_object (&self->service);
   g_clear_object (&self->logger);
   g_clear_object (&self->config);

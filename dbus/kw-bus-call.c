@@ -7,8 +7,6 @@
 
 #include "kw-error.h"
 
-#include <unistd.h>
-
 struct _KwBusCalls
 {
   gatomicrefcount n_references; /* jobs that run out last have one */
@@ -41,7 +39,7 @@ kw_bus_calls_new (GDBusConnection *connection, KwService *service)
 
   g_atomic_ref_count_init (&self->n_references);
   self->service = g_object_ref (service);
-  self->peers = kw_bus_peers_new (connection);
+  self->peers = kw_bus_peers_new (connection, service);
   return self;
 }
 
@@ -97,29 +95,12 @@ typedef struct
   gpointer user_data;
 } Authorisation;
 
-/* Root, and whoever the daemon runs as. */
-static gboolean
-may_call (KwCaller *caller, GError **error)
-{
-  gint64 uid = kw_caller_get_uid (caller);
-
-  if (uid == 0 || uid == (gint64) getuid ())
-    return TRUE;
-  g_set_error (error, KW_ERROR, KW_ERROR_NOT_AUTHORIZED,
-               "User %" G_GINT64_FORMAT " may look, but not use keys or devices; root may", uid);
-  return FALSE;
-}
-
 static void
 on_peer_found (KwCaller *caller, const GError *error, gpointer user_data)
 {
   g_autofree Authorisation *authorisation = user_data;
-  g_autoptr (GError) refusal = NULL;
-
   if (caller == NULL)
     kw_bus_return_error (authorisation->invocation, error);
-  else if (!may_call (caller, &refusal))
-    kw_bus_return_error (authorisation->invocation, refusal);
   else
     authorisation->func (authorisation->invocation, caller, authorisation->user_data);
 }

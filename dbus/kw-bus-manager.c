@@ -318,9 +318,8 @@ generate_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user
 
 /* Cells of the matrix; those that are well only if they are wanted. */
 static GVariant *
-new_matrix (KwBusManager *self, gboolean all)
+new_matrix (KwKeyMatrix *matrix, gboolean all)
 {
-  g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (kw_service_get_keyring (self->service));
   GVariantBuilder builder;
 
   g_variant_builder_init (&builder, G_VARIANT_TYPE ("a(ssss)"));
@@ -341,84 +340,42 @@ new_matrix (KwBusManager *self, gboolean all)
 }
 
 static void
-check_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
+on_keys_checked (GObject *source, GAsyncResult *result, gpointer user_data)
 {
-  KwBusManager *self = user_data;
-  g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
+  GDBusMethodInvocation *invocation = user_data;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (KwKeyMatrix) matrix
+      = kw_service_check_keys_finish (KW_SERVICE (source), result, &error);
 
-  for (guint i = 0; i < devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (devices, i);
-
-      if (kw_device_get_state (device) == KW_DEVICE_READY)
-        kw_device_check_keys (device);
-    }
-  g_dbus_method_invocation_return_value (invocation,
-                                         g_variant_new ("(@a(ssss))", new_matrix (self, TRUE)));
-}
-
-/* The fingerprint of the key that all devices have now under an id; an error when they do not agree, or none has it. */
-static const char *
-find_present_fingerprint (KwKeyMatrix *matrix, guint row, GError **error)
-{
-  const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, row);
-  const char *found = NULL;
-
-  for (guint j = 0; j < kw_key_matrix_get_n_devices (matrix); j++)
-    {
-      const KwMatrixCell *cell = kw_key_matrix_get_cell (matrix, row, j);
-      const char *fingerprint = cell->key != NULL ? kw_key_get_fingerprint (cell->key) : NULL;
-
-      if (fingerprint == NULL)
-        continue;
-      if (found != NULL && !g_str_equal (found, fingerprint))
-        {
-          g_set_error (
-              error, KW_ERROR, KW_ERROR_AMBIGUOUS,
-              "Devices have different keys under %s: %s and %s; say which fingerprint is right, or unplug the "
-              "device with the wrong one",
-              facts->id, found, fingerprint);
-          return NULL;
-        }
-      found = fingerprint;
-    }
-  if (found == NULL)
-    g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND, "No device has a key under %s",
-                 facts->id);
-  return found;
-}
-
-static gboolean
-accept_key (KwBusManager *self, const char *id, const char *fingerprint, GError **error)
-{
-  KwKeyring *keyring = kw_service_get_keyring (self->service);
-  g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (keyring);
-  g_autoptr (GBytes) key_id = NULL;
-  gboolean known = FALSE;
-
-  for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
-    {
-      const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, i);
-
-      if (!g_str_equal (facts->id, id) || facts->kind != KW_KEY_KIND_AES)
-        continue;
-      if (fingerprint == NULL)
-        fingerprint = find_present_fingerprint (matrix, i, error);
-      return fingerprint != NULL && kw_keyring_accept (keyring, id, fingerprint, error);
-    }
-  /* The public half of an RSA key is recorded anew when it is seen next. */
-  key_id = kw_uuid_to_bytes (id, -1, NULL);
-  if (key_id != NULL && !kw_keyring_forget (keyring, key_id, &known, error))
-    return FALSE;
-  if (!known)
-    g_set_error (error, KW_ERROR, KW_ERROR_KEY_NOT_FOUND,
-                 "There is no key %s: neither in hsm_keyid, nor is an RSA key recorded under it",
-                 id);
-  return known;
+  if (matrix == NULL)
+    kw_bus_return_error (invocation, error);
+  else
+    g_dbus_method_invocation_return_value (invocation,
+                                           g_variant_new ("(@a(ssss))", new_matrix (matrix, TRUE)));
 }
 
 static void
-accept_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
+check_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+{
+  KwBusManager *self = user_data;
+
+  kw_service_check_keys_async (self->service, caller, on_keys_checked, invocation);
+}
+
+static void
+on_key_accepted (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  GDBusMethodInvocation *invocation = user_data;
+  g_autoptr (GError) error = NULL;
+
+  if (kw_service_accept_key_finish (KW_SERVICE (source), result, &error))
+    g_dbus_method_invocation_return_value (invocation, NULL);
+  else
+    kw_bus_return_error (invocation, error);
+}
+
+static void
+accept_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
   g_autoptr (GVariant) options = ref_parameter (invocation, 1);
@@ -428,33 +385,32 @@ accept_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, g
 
   g_variant_get (g_dbus_method_invocation_get_parameters (invocation), "(&s@a{sv})", &id, NULL);
   if (!read_options (options, KW_BUS_OPTION_FINGERPRINT, G_VARIANT_TYPE_STRING, &fingerprint,
-                     &error)
-      || !accept_key (self, id,
-                      fingerprint != NULL ? g_variant_get_string (fingerprint, NULL) : NULL,
-                      &error))
+                     &error))
     return_error (invocation, error);
   else
-    g_dbus_method_invocation_return_value (invocation, NULL);
+    kw_service_accept_key_async (self->service, caller, id,
+                                 fingerprint != NULL ? g_variant_get_string (fingerprint, NULL)
+                                                     : NULL,
+                                 on_key_accepted, invocation);
 }
 
 static void
-test_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
+test_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
   g_autoptr (GVariant) options = ref_parameter (invocation, 0);
   g_autoptr (KwSelfTest) test = NULL;
   GError *error = NULL;
 
-  if (!read_options (options, NULL, NULL, NULL, &error))
-    {
-      return_error (invocation, error);
-      return;
-    }
-  test = kw_service_run_test (self->service);
-  g_dbus_method_invocation_return_value (invocation,
-                                         g_variant_new ("(o)",
-                                                        kw_bus_objects_add_test (self->objects,
-                                                                                 test)));
+  if (read_options (options, NULL, NULL, NULL, &error))
+    test = kw_service_run_test (self->service, caller, &error);
+  if (test == NULL)
+    return_error (invocation, error);
+  else
+    g_dbus_method_invocation_return_value (invocation,
+                                           g_variant_new ("(o)",
+                                                          kw_bus_objects_add_test (self->objects,
+                                                                                   test)));
 }
 
 /* Every method with what answers it. */
@@ -596,7 +552,13 @@ update (gpointer user_data)
   /* One message with all that changed, now. */
   g_dbus_interface_skeleton_flush (G_DBUS_INTERFACE_SKELETON (self->skeleton));
   if (self->was_consistent && !consistent)
-    kw_bus_org_keyward1_manager_emit_keys_inconsistent (self->skeleton, new_matrix (self, FALSE));
+    {
+      g_autoptr (KwKeyMatrix) matrix
+          = kw_keyring_ref_matrix (kw_service_get_keyring (self->service));
+
+      kw_bus_org_keyward1_manager_emit_keys_inconsistent (self->skeleton,
+                                                          new_matrix (matrix, FALSE));
+    }
   self->was_consistent = consistent;
   return G_SOURCE_REMOVE;
 }

@@ -136,20 +136,29 @@ find_device (KwBusObjects *self, const char *path)
 }
 
 static void
-retry_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
+on_retried (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  GDBusMethodInvocation *invocation = user_data;
+  g_autoptr (GError) error = NULL;
+
+  if (kw_service_retry_device_finish (KW_SERVICE (source), result, &error))
+    g_dbus_method_invocation_return_value (invocation, NULL);
+  else
+    kw_bus_return_error (invocation, error);
+}
+
+static void
+retry_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
 {
   KwBusObjects *self = user_data;
   const Entry *entry = find_device (self, g_dbus_method_invocation_get_object_path (invocation));
-  g_autoptr (GError) error = NULL;
 
   /* It may have gone while the bus was asked who calls. */
   if (entry == NULL)
     g_dbus_method_invocation_return_error_literal (invocation, KW_ERROR, KW_ERROR_TOKEN_GONE,
                                                    "The device is gone");
-  else if (kw_service_retry_device (self->service, entry->name, &error))
-    g_dbus_method_invocation_return_value (invocation, NULL);
   else
-    kw_bus_return_error (invocation, error);
+    kw_service_retry_device_async (self->service, caller, entry->name, on_retried, invocation);
 }
 
 static gboolean

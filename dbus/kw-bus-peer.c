@@ -14,6 +14,7 @@
 struct _KwBusPeers
 {
   GDBusConnection *connection;
+  KwService *service;
   GHashTable *peers; /* name → Peer */
   GCancellable *cancellable;
   guint subscription;
@@ -81,7 +82,11 @@ on_credentials (GObject *source, GAsyncResult *result, gpointer user_data)
       g_autoptr (GVariant) credentials = g_variant_get_child_value (reply, 0);
 
       if (g_variant_lookup (credentials, "UnixUserID", "u", &uid))
-        peer->caller = kw_caller_new (KW_CALLER_BUS, name, NULL, NULL, uid);
+        {
+          g_autoptr (KwGrant) grant = kw_service_resolve_grant (self->service, uid, NULL, 0);
+
+          peer->caller = kw_caller_new_with_grant (KW_CALLER_BUS, name, NULL, NULL, uid, grant);
+        }
       else
         g_set_error (&error, KW_ERROR, KW_ERROR_NOT_AUTHORIZED,
                      "The bus does not tell which user %s is", name);
@@ -122,15 +127,17 @@ on_owner_changed (GDBusConnection *connection G_GNUC_UNUSED,
 /**
  * kw_bus_peers_new:
  * @connection: the bus
+ * @service: knows what users may do
  *
  * Returns: (transfer full): nobody known yet
  */
 KwBusPeers *
-kw_bus_peers_new (GDBusConnection *connection)
+kw_bus_peers_new (GDBusConnection *connection, KwService *service)
 {
   KwBusPeers *self = g_new0 (KwBusPeers, 1);
 
   self->connection = g_object_ref (connection);
+  self->service = g_object_ref (service);
   self->cancellable = g_cancellable_new ();
   self->peers = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, peer_free);
   self->subscription
@@ -159,6 +166,7 @@ kw_bus_peers_free (KwBusPeers *self)
   g_object_set_data (G_OBJECT (self->connection), "kw-bus-peers", NULL);
   g_hash_table_unref (self->peers);
   g_object_unref (self->cancellable);
+  g_object_unref (self->service);
   g_object_unref (self->connection);
   g_free (self);
 }

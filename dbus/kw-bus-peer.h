@@ -3,7 +3,7 @@
 
 #include <gio/gio.h>
 
-#include "kw-caller.h"
+#include "kw-service.h"
 
 G_BEGIN_DECLS
 
@@ -22,7 +22,7 @@ typedef struct _KwBusPeers KwBusPeers;
  */
 typedef void (*KwBusPeerFunc) (KwCaller *caller, const GError *error, gpointer user_data);
 
-KwBusPeers *kw_bus_peers_new (GDBusConnection *connection);
+KwBusPeers *kw_bus_peers_new (GDBusConnection *connection, KwService *service);
 
 void kw_bus_peers_free (KwBusPeers *self);
 

@@ -5,13 +5,14 @@
 
 #include "kw-http-server.h"
 
+#include "kw-http-private.h"
+
 #include "kw-caller.h"
 #include "kw-limits.h"
 #include "kw-listen.h"
 #include "kw-log.h"
 #include "kw-uuid.h"
 
-#include <microhttpd.h>
 #include <openssl/crypto.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -31,51 +32,11 @@
   (8 * 1024)                /* request line, headers and the response's headers of one connection */
 #define MAX_EVENT_THREADS 2 /* for each listening socket */
 #define MAX_ROUTES 64
+#define API_PREFIX "/api/"
 #define SWEEP_INTERVAL_SECONDS 1
 #define OVERLONG_FACTOR                                                                            \
   4 /* an overlong chunked body is read and dropped up to this many times its limit, for a clean 413 */
 #define MAX_TLS_FILE_BYTES (256 * 1024)
-
-typedef enum
-{
-  PHASE_HEADERS, /* new, nothing asked yet */
-  PHASE_BODY,
-  PHASE_ANSWER, /* a token is at work, or the answer is being sent */
-  PHASE_IDLE,   /* kept alive between requests */
-} Phase;
-
-typedef struct
-{
-  KwHttpServer *server; /* borrowed: it outlives its connections */
-  int fd;               /* borrowed from libmicrohttpd */
-  Phase phase;          /* atomic */
-  gint64 since;         /* monotonic; written by the event thread before the phase */
-  char *peer;           /* owned; made on first use by the event thread */
-  gint64 uid;
-} Connection;
-
-struct _KwHttpRequest
-{
-  gatomicrefcount references;
-  KwHttpServer *server;       /* owned */
-  Connection *connection;     /* borrowed; only while the request is being handled */
-  struct MHD_Connection *mhd; /* borrowed; NULL once libmicrohttpd is through with it */
-  const KwHttpRoute *route;   /* borrowed from the server, whose routes never change after start */
-  char *argument;             /* owned, nullable */
-  GByteArray *body;           /* owned, nullable */
-  GBytes *body_bytes;         /* owned, nullable */
-  gsize n_received;
-  gpointer data; /* owned with destroy */
-  GDestroyNotify destroy;
-  gboolean has_body; /* event thread: the headers announce one */
-  gboolean handled;  /* event thread: the answer is there, or somebody will give it */
-
-  GMutex lock;
-  struct MHD_Response *response; /* guarded by lock; owned until queued */
-  guint status;                  /* guarded by lock */
-  gboolean answered;             /* guarded by lock */
-  gboolean suspended;            /* guarded by lock */
-};
 
 struct _KwHttpServer
 {
@@ -93,15 +54,17 @@ struct _KwHttpServer
   gboolean stopping; /* guarded by lock: nothing is suspended any more */
 
   GMutex lock;
-  GHashTable
-      *connections; /* set of Connection, owned by libmicrohttpd's notification; guarded by lock */
+  GHashTable *
+      connections; /* set of KwHttpConnection, owned by libmicrohttpd's notification; guarded by lock */
   GHashTable *pending; /* set of KwHttpRequest that are suspended; guarded by lock */
+  GHashTable *streams; /* set of KwHttpStream that are open; guarded by lock */
+  gsize n_body_bytes;  /* taken by secret bodies of all requests; guarded by lock */
 };
 
 G_DEFINE_FINAL_TYPE (KwHttpServer, kw_http_server, G_TYPE_OBJECT)
 
 static void
-set_phase (Connection *connection, Phase phase)
+set_phase (KwHttpConnection *connection, KwHttpPhase phase)
 {
   if (connection == NULL)
     return;
@@ -110,17 +73,17 @@ set_phase (Connection *connection, Phase phase)
 }
 
 static guint
-phase_limit (const KwServerConfig *config, Phase phase)
+phase_limit (const KwServerConfig *config, KwHttpPhase phase)
 {
   switch (phase)
     {
-    case PHASE_HEADERS:
+    case KW_HTTP_PHASE_HEADERS:
       return config->header_timeout;
-    case PHASE_BODY:
+    case KW_HTTP_PHASE_BODY:
       return config->body_timeout;
-    case PHASE_IDLE:
+    case KW_HTTP_PHASE_IDLE:
       return config->idle_timeout;
-    case PHASE_ANSWER:
+    case KW_HTTP_PHASE_ANSWER:
     default:
       return 0;
     }
@@ -138,9 +101,9 @@ sweep_connections (gpointer user_data)
   g_hash_table_iter_init (&iter, self->connections);
   while (g_hash_table_iter_next (&iter, &key, NULL))
     {
-      Connection *connection = key;
-      guint limit
-          = phase_limit (self->config, (Phase) g_atomic_int_get ((gint *) &connection->phase));
+      KwHttpConnection *connection = key;
+      guint limit = phase_limit (self->config,
+                                 (KwHttpPhase) g_atomic_int_get ((gint *) &connection->phase));
 
       /* Reading then ends at once, and libmicrohttpd closes the connection. */
       if (limit > 0 && now - connection->since > (gint64) limit * G_USEC_PER_SEC)
@@ -161,9 +124,9 @@ shut_idle_connections (KwHttpServer *self)
   g_hash_table_iter_init (&iter, self->connections);
   while (g_hash_table_iter_next (&iter, &key, NULL))
     {
-      Connection *connection = key;
+      KwHttpConnection *connection = key;
 
-      if (g_atomic_int_get ((gint *) &connection->phase) == PHASE_IDLE)
+      if (g_atomic_int_get ((gint *) &connection->phase) == KW_HTTP_PHASE_IDLE)
         shutdown (connection->fd, SHUT_RDWR);
     }
   g_mutex_unlock (&self->lock);
@@ -176,18 +139,18 @@ on_connection (void *cls,
                enum MHD_ConnectionNotificationCode code)
 {
   KwHttpServer *self = cls;
-  Connection *connection = *socket_context;
+  KwHttpConnection *connection = *socket_context;
 
   if (code == MHD_CONNECTION_NOTIFY_STARTED)
     {
       const union MHD_ConnectionInfo *info
           = MHD_get_connection_info (mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 
-      connection = g_new0 (Connection, 1);
+      connection = g_new0 (KwHttpConnection, 1);
       connection->server = self;
       connection->fd = info->connect_fd;
       connection->uid = KW_CALLER_NO_UID;
-      set_phase (connection, PHASE_HEADERS);
+      set_phase (connection, KW_HTTP_PHASE_HEADERS);
       *socket_context = connection;
       g_mutex_lock (&self->lock);
       g_hash_table_add (self->connections, connection);
@@ -198,6 +161,7 @@ on_connection (void *cls,
   g_hash_table_remove (self->connections, connection);
   g_mutex_unlock (&self->lock);
   g_free (connection->peer);
+  g_clear_pointer (&connection->groups, g_array_unref);
   g_free (connection);
 }
 
@@ -216,7 +180,7 @@ accept_connection (void *cls,
   return room ? MHD_YES : MHD_NO;
 }
 
-static Connection *
+static KwHttpConnection *
 connection_of (struct MHD_Connection *mhd)
 {
   const union MHD_ConnectionInfo *info
@@ -235,17 +199,21 @@ skip_double_slash (const char *path)
 
 /* Whether a path fits a route; then also what stands for its asterisk. */
 static gboolean
-route_fits (const KwHttpRoute *route, const char *path, const char **out_argument)
+route_fits (const KwHttpRoute *route, const char *path, char **out_argument)
 {
-  gsize n_fixed = strlen (route->path);
+  const char *star = strchr (route->path, '*');
+  gsize n_before = star != NULL ? (gsize) (star - route->path) : 0;
+  gsize n_argument = 0;
 
-  if (n_fixed == 0 || route->path[n_fixed - 1] != '*')
+  if (star == NULL)
     return g_str_equal (route->path, path);
-  n_fixed--;
-  if (strncmp (route->path, path, n_fixed) != 0 || path[n_fixed] == '\0'
-      || strchr (path + n_fixed, '/') != NULL)
+  if (strncmp (route->path, path, n_before) != 0)
     return FALSE;
-  *out_argument = path + n_fixed;
+  n_argument = strcspn (path + n_before, "/");
+  if (n_argument == 0 || !g_str_equal (star + 1, path + n_before + n_argument))
+    return FALSE;
+  g_free (*out_argument);
+  *out_argument = g_strndup (path + n_before, n_argument);
   return TRUE;
 }
 
@@ -254,9 +222,12 @@ static const KwHttpRoute *
 find_route (KwHttpServer *self,
             const char *method,
             const char *path,
-            const char **out_argument,
+            char **out_argument,
             GString *allowed)
 {
+  /* HEAD is GET without a body, which libmicrohttpd leaves away. */
+  if (g_str_equal (method, MHD_HTTP_METHOD_HEAD))
+    method = MHD_HTTP_METHOD_GET;
   for (guint i = 0; i < self->n_routes; i++)
     {
       const KwHttpRoute *route = &self->routes[i];
@@ -354,7 +325,10 @@ check_body_headers (KwHttpRequest *request, const BodyHeaders *headers)
   else if (length > route->max_body)
     kw_http_request_respond_text (request, MHD_HTTP_CONTENT_TOO_LARGE, "The body is too large");
   else
-    return TRUE;
+    {
+      request->n_announced = (gsize) length;
+      return TRUE;
+    }
   return FALSE;
 }
 
@@ -371,7 +345,7 @@ queue_answer (KwHttpRequest *request)
   g_mutex_unlock (&request->lock);
   if (response == NULL)
     return MHD_NO;
-  set_phase (request->connection, PHASE_ANSWER);
+  set_phase (request->connection, KW_HTTP_PHASE_ANSWER);
   result = MHD_queue_response (request->mhd, status, response);
   MHD_destroy_response (response);
   return result;
@@ -393,11 +367,10 @@ request_new (KwHttpServer *self, struct MHD_Connection *mhd)
 static void
 refuse_method (KwHttpRequest *request, const char *allowed)
 {
-  KwHttpResponse response = { .status = MHD_HTTP_METHOD_NOT_ALLOWED,
-                              .extra_name = MHD_HTTP_HEADER_ALLOW,
-                              .extra_value = allowed };
+  const KwHttpHeader headers[] = { { MHD_HTTP_HEADER_ALLOW, allowed }, { NULL, NULL } };
 
-  kw_http_request_respond (request, &response);
+  kw_http_request_respond_text_with (request, MHD_HTTP_METHOD_NOT_ALLOWED,
+                                     "This method is not for this path", headers);
 }
 
 /*
@@ -408,14 +381,14 @@ refuse_method (KwHttpRequest *request, const char *allowed)
 static enum MHD_Result
 begin_request (KwHttpRequest *request, const char *url, const char *method)
 {
-  const char *argument = NULL;
   g_autoptr (GString) allowed = g_string_new (NULL);
   BodyHeaders headers = { 0 };
 
-  set_phase (request->connection, PHASE_BODY);
+  set_phase (request->connection, KW_HTTP_PHASE_BODY);
+  request->is_head = g_str_equal (method, MHD_HTTP_METHOD_HEAD);
+  request->wants_problem = g_str_has_prefix (skip_double_slash (url), API_PREFIX);
   request->route
-      = find_route (request->server, method, skip_double_slash (url), &argument, allowed);
-  request->argument = g_strdup (argument);
+      = find_route (request->server, method, skip_double_slash (url), &request->argument, allowed);
   read_body_headers (request, &headers);
   if (!check_body_headers (request, &headers))
     return queue_answer (request);
@@ -430,20 +403,84 @@ begin_request (KwHttpRequest *request, const char *url, const char *method)
   return request->has_body ? queue_answer (request) : MHD_YES;
 }
 
+/* Room for bodies of all requests together is bounded; what a body takes is given back with the request. */
+static gboolean
+reserve_body (KwHttpServer *self, gsize n_bytes, gsize n_returned)
+{
+  gboolean room = FALSE;
+
+  g_mutex_lock (&self->lock);
+  room = self->n_body_bytes + n_bytes - n_returned <= KW_MAX_HTTP_BODY_BYTES;
+  if (room)
+    self->n_body_bytes += n_bytes - n_returned;
+  g_mutex_unlock (&self->lock);
+  return room;
+}
+
+void
+kw_http_server_return_body (KwHttpServer *self, gsize n_bytes)
+{
+  g_mutex_lock (&self->lock);
+  self->n_body_bytes -= n_bytes;
+  g_mutex_unlock (&self->lock);
+}
+
+/* Makes room for a body as long as it is announced to be, or for twice as much as there was. */
+static gboolean
+grow_secret_body (KwHttpRequest *request, gsize wanted)
+{
+  gsize old_size = request->secret_body != NULL ? kw_secret_get_size (request->secret_body) : 0;
+  gsize size = MAX (MAX (wanted, request->n_announced), old_size * 2);
+  g_autoptr (KwSecret) secret = NULL;
+
+  size = MIN (size, request->route->max_body);
+  if (!reserve_body (request->server, size, old_size))
+    return FALSE;
+  secret = size > KW_MAX_LOCKED_BODY_BYTES ? kw_secret_new_unlocked (size, NULL)
+                                           : kw_secret_new (size, NULL);
+  if (secret == NULL)
+    {
+      kw_http_server_return_body (request->server, size - old_size);
+      return FALSE;
+    }
+  if (old_size > 0)
+    memcpy (kw_secret_get_data (secret), kw_secret_get_data (request->secret_body), old_size);
+  g_clear_pointer (&request->secret_body, kw_secret_unref);
+  request->secret_body = g_steal_pointer (&secret);
+  return TRUE;
+}
+
+static gboolean
+append_secret_body (KwHttpRequest *request, const char *data, gsize size)
+{
+  gsize wanted = request->n_received + size;
+
+  if ((request->secret_body == NULL || kw_secret_get_size (request->secret_body) < wanted)
+      && !grow_secret_body (request, wanted))
+    return FALSE;
+  memcpy (kw_secret_get_data (request->secret_body) + request->n_received, data, size);
+  return TRUE;
+}
+
 static enum MHD_Result
 take_body (KwHttpRequest *request, const char *data, size_t *size)
 {
   gsize limit = request->route->max_body;
 
-  request->n_received += *size;
-  if (request->n_received > limit * OVERLONG_FACTOR)
+  if (request->n_received + *size > limit * OVERLONG_FACTOR)
     return MHD_NO;
-  if (request->n_received <= limit)
+  if (request->n_received + *size <= limit)
     {
-      if (request->body == NULL)
-        request->body = g_byte_array_sized_new ((guint) MIN (*size, limit));
-      g_byte_array_append (request->body, (const guint8 *) data, (guint) *size);
+      if (request->route->secret_body)
+        request->no_room = request->no_room || !append_secret_body (request, data, *size);
+      else
+        {
+          if (request->body == NULL)
+            request->body = g_byte_array_sized_new ((guint) MIN (*size, limit));
+          g_byte_array_append (request->body, (const guint8 *) data, (guint) *size);
+        }
     }
+  request->n_received += *size;
   *size = 0;
   return MHD_YES;
 }
@@ -470,11 +507,20 @@ handle_request (KwHttpRequest *request)
   gboolean answered = FALSE;
 
   request->handled = TRUE;
-  set_phase (request->connection, PHASE_ANSWER);
+  set_phase (request->connection, KW_HTTP_PHASE_ANSWER);
   if (request->n_received > request->route->max_body)
     kw_http_request_respond_text (request, MHD_HTTP_CONTENT_TOO_LARGE, "The body is too large");
+  else if (request->no_room)
+    kw_http_request_respond_text (request, MHD_HTTP_SERVICE_UNAVAILABLE,
+                                  "Too many large requests at a time; try again later");
   else
     {
+      if (request->secret_body != NULL)
+        {
+          kw_http_server_return_body (request->server, kw_secret_get_size (request->secret_body)
+                                                           - request->n_received);
+          kw_secret_truncate (request->secret_body, request->n_received);
+        }
       if (request->body != NULL)
         request->body_bytes = g_byte_array_free_to_bytes (g_steal_pointer (&request->body));
       request->route->handle (request, request->route->user_data);
@@ -532,10 +578,8 @@ on_request_completed (void *cls G_GNUC_UNUSED,
 
   if (request == NULL)
     return;
-  set_phase (request->connection, PHASE_IDLE);
-  g_mutex_lock (&request->server->lock);
-  g_hash_table_remove (request->server->pending, request);
-  g_mutex_unlock (&request->server->lock);
+  set_phase (request->connection, KW_HTTP_PHASE_IDLE);
+  kw_http_server_forget_pending (request->server, request);
   g_mutex_lock (&request->lock);
   request->mhd = NULL;
   request->connection = NULL;
@@ -543,6 +587,66 @@ on_request_completed (void *cls G_GNUC_UNUSED,
   g_mutex_unlock (&request->lock);
   *request_context = NULL;
   kw_http_request_unref (request);
+}
+
+void
+kw_http_server_forget_pending (KwHttpServer *self, KwHttpRequest *request)
+{
+  g_mutex_lock (&self->lock);
+  g_hash_table_remove (self->pending, request);
+  g_mutex_unlock (&self->lock);
+}
+
+gboolean
+kw_http_server_is_quiesced (KwHttpServer *self)
+{
+  return g_atomic_int_get (&self->quiesced);
+}
+
+gboolean
+kw_http_server_is_secure (KwHttpServer *self)
+{
+  return self->tls_key != NULL;
+}
+
+/* FALSE when the server is being stopped. */
+gboolean
+kw_http_server_add_stream (KwHttpServer *self, KwHttpStream *stream)
+{
+  gboolean open = FALSE;
+
+  g_mutex_lock (&self->lock);
+  open = !self->stopping && !g_atomic_int_get (&self->quiesced);
+  if (open)
+    g_hash_table_add (self->streams, stream);
+  g_mutex_unlock (&self->lock);
+  return open;
+}
+
+void
+kw_http_server_remove_stream (KwHttpServer *self, KwHttpStream *stream)
+{
+  g_mutex_lock (&self->lock);
+  g_hash_table_remove (self->streams, stream);
+  g_mutex_unlock (&self->lock);
+}
+
+/* A stream has no end of its own. */
+static void
+close_streams (KwHttpServer *self)
+{
+  g_autoptr (GPtrArray) streams
+      = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_http_stream_unref);
+  GHashTableIter iter;
+  gpointer key = NULL;
+
+  g_mutex_lock (&self->lock);
+  g_hash_table_iter_init (&iter, self->streams);
+  while (g_hash_table_iter_next (&iter, &key, NULL))
+    g_ptr_array_add (streams, kw_http_stream_ref (key));
+  g_mutex_unlock (&self->lock);
+  for (guint i = 0; i < streams->len; i++)
+    kw_http_stream_close (g_ptr_array_index (streams, i));
 }
 
 static void
@@ -556,42 +660,6 @@ on_library_log (void *cls G_GNUC_UNUSED, const char *format, va_list args)
   text = g_strdup_vprintf (format, args);
 #pragma GCC diagnostic pop
   g_debug ("libmicrohttpd: %s", g_strchomp (text));
-}
-
-static void
-free_secret_body (void *cls)
-{
-  kw_secret_unref (cls);
-}
-
-static void
-free_bytes_body (void *cls)
-{
-  g_bytes_unref (cls);
-}
-
-static struct MHD_Response *
-make_response (const KwHttpResponse *answer)
-{
-  struct MHD_Response *response = NULL;
-  gsize size = 0;
-  const void *data = NULL;
-
-  if (answer->secret != NULL)
-    response = MHD_create_response_from_buffer_with_free_callback_cls (
-        kw_secret_get_size (answer->secret), kw_secret_get_data (answer->secret), free_secret_body,
-        kw_secret_ref (answer->secret));
-  else if (answer->body != NULL)
-    {
-      data = g_bytes_get_data (answer->body, &size);
-      response
-          = MHD_create_response_from_buffer_with_free_callback_cls (size, (void *) data,
-                                                                    free_bytes_body,
-                                                                    g_bytes_ref (answer->body));
-    }
-  else
-    response = MHD_create_response_from_buffer (0, (void *) "", MHD_RESPMEM_PERSISTENT);
-  return response;
 }
 
 static void
@@ -610,6 +678,7 @@ kw_http_server_finalize (GObject *object)
   g_array_unref (self->given_back);
   g_hash_table_unref (self->connections);
   g_hash_table_unref (self->pending);
+  g_hash_table_unref (self->streams);
   g_clear_pointer (&self->tls_key, kw_secret_unref);
   g_free (self->tls_certificate);
   g_mutex_clear (&self->lock);
@@ -633,6 +702,7 @@ kw_http_server_init (KwHttpServer *self)
   self->given_back = kw_listen_new_list ();
   self->connections = g_hash_table_new (NULL, NULL);
   self->pending = g_hash_table_new (NULL, NULL);
+  self->streams = g_hash_table_new (NULL, NULL);
 }
 
 static gboolean
@@ -789,6 +859,7 @@ kw_http_server_quiesce (KwHttpServer *self)
   if (g_atomic_int_get (&self->quiesced))
     return;
   g_atomic_int_set (&self->quiesced, TRUE);
+  close_streams (self);
   shut_idle_connections (self);
   for (guint i = 0; i < self->daemons->len; i++)
     {
@@ -850,259 +921,4 @@ kw_http_server_stop (KwHttpServer *self)
   for (guint i = 0; i < self->daemons->len; i++)
     MHD_stop_daemon (g_ptr_array_index (self->daemons, i));
   g_ptr_array_set_size (self->daemons, 0);
-}
-
-/**
- * kw_http_request_ref:
- * @request: a request
- *
- * Returns: (transfer full): @request with one more reference. Any thread.
- */
-KwHttpRequest *
-kw_http_request_ref (KwHttpRequest *request)
-{
-  g_return_val_if_fail (request != NULL, NULL);
-
-  g_atomic_ref_count_inc (&request->references);
-  return request;
-}
-
-/**
- * kw_http_request_unref:
- * @request: (transfer full): a request
- *
- * Gives a reference back. Any thread.
- */
-void
-kw_http_request_unref (KwHttpRequest *request)
-{
-  g_return_if_fail (request != NULL);
-
-  if (!g_atomic_ref_count_dec (&request->references))
-    return;
-  if (request->destroy != NULL)
-    request->destroy (request->data);
-  if (request->response != NULL)
-    MHD_destroy_response (request->response);
-  g_clear_pointer (&request->body, g_byte_array_unref);
-  g_clear_pointer (&request->body_bytes, g_bytes_unref);
-  g_free (request->argument);
-  g_object_unref (request->server);
-  g_mutex_clear (&request->lock);
-  g_free (request);
-}
-
-/**
- * kw_http_request_get_argument:
- * @request: a request
- *
- * Returns: (transfer none) (nullable): what stood for the asterisk of its route. Event threads.
- */
-const char *
-kw_http_request_get_argument (KwHttpRequest *request)
-{
-  return request->argument;
-}
-
-/**
- * kw_http_request_get_header:
- * @request: a request in its check or handler
- * @name: name of a header, in any case
- *
- * Returns: (transfer none) (nullable): its value
- */
-const char *
-kw_http_request_get_header (KwHttpRequest *request, const char *name)
-{
-  return MHD_lookup_connection_value (request->mhd, MHD_HEADER_KIND, name);
-}
-
-/**
- * kw_http_request_get_peer:
- * @request: a request in its check or handler
- * @out_uid: (out): user id of the peer on a UNIX socket, else %KW_CALLER_NO_UID
- *
- * Returns: (transfer none): the peer's IP address, or "unix"
- */
-const char *
-kw_http_request_get_peer (KwHttpRequest *request, gint64 *out_uid)
-{
-  Connection *connection = request->connection;
-
-  if (connection->peer == NULL)
-    connection->peer = kw_listen_describe_peer (connection->fd, &connection->uid);
-  *out_uid = connection->uid;
-  return connection->peer;
-}
-
-/**
- * kw_http_request_get_body:
- * @request: a request in its handler
- *
- * Returns: (transfer none) (nullable): its body
- */
-GBytes *
-kw_http_request_get_body (KwHttpRequest *request)
-{
-  return request->body_bytes;
-}
-
-/**
- * kw_http_request_set_data:
- * @request: a request in its check or handler
- * @data: (transfer full): what belongs to it
- * @destroy: (nullable): frees @data
- *
- * Keeps something with a request, such as who its caller is.
- */
-void
-kw_http_request_set_data (KwHttpRequest *request, gpointer data, GDestroyNotify destroy)
-{
-  if (request->destroy != NULL)
-    request->destroy (request->data);
-  request->data = data;
-  request->destroy = destroy;
-}
-
-/**
- * kw_http_request_get_data:
- * @request: a request
- *
- * Returns: (transfer none) (nullable): what was kept with it
- */
-gpointer
-kw_http_request_get_data (KwHttpRequest *request)
-{
-  return request->data;
-}
-
-/**
- * kw_http_request_respond:
- * @request: a request
- * @response: the answer; what it holds is referenced, not copied
- *
- * Answers a request. Only the first answer counts; an answer to a peer that has left goes nowhere. This one function
- * writes every response and sets the headers that all of them have. Any thread.
- */
-void
-kw_http_request_respond (KwHttpRequest *request, const KwHttpResponse *answer)
-{
-  struct MHD_Response *response = make_response (answer);
-
-  if (response != NULL)
-    {
-      if (answer->content_type != NULL)
-        MHD_add_response_header (response, MHD_HTTP_HEADER_CONTENT_TYPE, answer->content_type);
-      MHD_add_response_header (response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-      MHD_add_response_header (response, "X-Content-Type-Options", "nosniff");
-      MHD_add_response_header (response, "Content-Security-Policy",
-                               "default-src 'none'; frame-ancestors 'none'");
-      MHD_add_response_header (response, "Referrer-Policy", "no-referrer");
-      if (answer->retry_after > 0)
-        {
-          g_autofree char *seconds = g_strdup_printf ("%u", answer->retry_after);
-
-          MHD_add_response_header (response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
-        }
-      if (g_atomic_int_get (&request->server->quiesced))
-        MHD_add_response_header (response, MHD_HTTP_HEADER_CONNECTION, "close");
-      if (answer->extra_name != NULL)
-        MHD_add_response_header (response, answer->extra_name, answer->extra_value);
-    }
-  g_mutex_lock (&request->lock);
-  if (!request->answered)
-    {
-      request->answered = TRUE;
-      request->response = g_steal_pointer (&response);
-      request->status = answer->status;
-      if (request->suspended)
-        {
-          request->suspended = FALSE;
-          g_mutex_lock (&request->server->lock);
-          g_hash_table_remove (request->server->pending, request);
-          g_mutex_unlock (&request->server->lock);
-          MHD_resume_connection (request->mhd);
-        }
-    }
-  g_mutex_unlock (&request->lock);
-  if (response != NULL)
-    MHD_destroy_response (response);
-}
-
-/**
- * kw_http_request_respond_text:
- * @request: a request
- * @status: HTTP status
- * @text: one sentence
- *
- * Answers with one line of text. Any thread.
- */
-void
-kw_http_request_respond_text (KwHttpRequest *request, guint status, const char *text)
-{
-  g_autofree char *line = g_strdup_printf ("%s\n", text);
-  gsize n_line = strlen (line);
-  g_autoptr (GBytes) body = g_bytes_new_take (g_steal_pointer (&line), n_line);
-  KwHttpResponse response
-      = { .status = status, .content_type = "text/plain; charset=utf-8", .body = body };
-
-  kw_http_request_respond (request, &response);
-}
-
-/**
- * kw_http_status_from_error:
- * @code: a code of %KW_ERROR
- *
- * The one table from errors to HTTP status. Any thread.
- *
- * Returns: the status
- */
-guint
-kw_http_status_from_error (KwError code)
-{
-  switch (code)
-    {
-    case KW_ERROR_INVALID_ARGUMENT:
-    case KW_ERROR_AMBIGUOUS:
-      return MHD_HTTP_BAD_REQUEST;
-    case KW_ERROR_NOT_AUTHORIZED:
-      return MHD_HTTP_FORBIDDEN;
-    case KW_ERROR_RATE_LIMITED:
-      return MHD_HTTP_TOO_MANY_REQUESTS;
-    case KW_ERROR_KEY_NOT_FOUND:
-      return MHD_HTTP_NOT_FOUND;
-    case KW_ERROR_KEY_EXISTS:
-    case KW_ERROR_KEY_MISMATCH:
-      return MHD_HTTP_CONFLICT;
-    case KW_ERROR_DECRYPT_FAILED:
-      return MHD_HTTP_UNPROCESSABLE_CONTENT;
-    case KW_ERROR_NOT_SUPPORTED:
-      return MHD_HTTP_NOT_IMPLEMENTED;
-    case KW_ERROR_TOKEN_FULL:
-      return MHD_HTTP_INSUFFICIENT_STORAGE;
-    case KW_ERROR_TIMEOUT:
-      return MHD_HTTP_GATEWAY_TIMEOUT;
-    case KW_ERROR_UNAVAILABLE:
-    case KW_ERROR_BUSY:
-    case KW_ERROR_CANCELLED:
-    case KW_ERROR_TOKEN_NOT_FOUND:
-    case KW_ERROR_TOKEN_GONE:
-    case KW_ERROR_TOKEN_UNINITIALIZED:
-    case KW_ERROR_SESSION_LOST:
-    case KW_ERROR_NOT_LOGGED_IN:
-    case KW_ERROR_PIN_REQUIRED:
-    case KW_ERROR_PIN_INVALID:
-    case KW_ERROR_PIN_REFUSED:
-    case KW_ERROR_PIN_LATCHED:
-    case KW_ERROR_PIN_PROTECTED:
-    case KW_ERROR_PIN_LOCKED:
-      return MHD_HTTP_SERVICE_UNAVAILABLE;
-    case KW_ERROR_FAILED:
-    case KW_ERROR_CONFIG:
-    case KW_ERROR_PERMISSION:
-    case KW_ERROR_DEVICE_FAILED:
-    case KW_ERROR_MODULE_FAILED:
-    default:
-      return MHD_HTTP_INTERNAL_SERVER_ERROR;
-    }
 }

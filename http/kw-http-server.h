@@ -35,10 +35,11 @@ typedef void (*KwHttpHandleFunc) (KwHttpRequest *request, gpointer user_data);
 /**
  * KwHttpRoute:
  * @method: "POST" and the like
- * @path: the path; an asterisk at its end stands for one segment, which kw_http_request_get_argument() gives
+ * @path: the path; one asterisk stands for a segment, which kw_http_request_get_argument() gives
  * @max_body: most bytes in a body
  * @wants_body: a request without a stated length is answered 411
  * @content_types: (array zero-terminated=1): media types that a body may have; none stated is always accepted
+ * @secret_body: the body is kept in a #KwSecret, for kw_http_request_get_secret_body()
  * @check: (nullable): see #KwHttpCheckFunc
  * @handle: see #KwHttpHandleFunc
  * @user_data: for both
@@ -50,6 +51,7 @@ typedef struct
   gsize max_body;
   gboolean wants_body;
   const char *const *content_types;
+  gboolean secret_body;
   KwHttpCheckFunc check;
   KwHttpHandleFunc handle;
   gpointer user_data;
@@ -82,9 +84,30 @@ const char *kw_http_request_get_peer (KwHttpRequest *request, gint64 *out_uid);
 
 GBytes *kw_http_request_get_body (KwHttpRequest *request);
 
+KwSecret *kw_http_request_get_secret_body (KwHttpRequest *request);
+
+const char *kw_http_request_get_query (KwHttpRequest *request, const char *name);
+
+const guint32 *kw_http_request_get_groups (KwHttpRequest *request, gsize *out_n_groups);
+
+gboolean kw_http_request_is_head (KwHttpRequest *request);
+
+gboolean kw_http_request_is_secure (KwHttpRequest *request);
+
 void kw_http_request_set_data (KwHttpRequest *request, gpointer data, GDestroyNotify destroy);
 
 gpointer kw_http_request_get_data (KwHttpRequest *request);
+
+/**
+ * KwHttpHeader:
+ * @name: name of a header
+ * @value: its value
+ */
+typedef struct
+{
+  const char *name;
+  const char *value;
+} KwHttpHeader;
 
 /**
  * KwHttpResponse:
@@ -93,8 +116,8 @@ gpointer kw_http_request_get_data (KwHttpRequest *request);
  * @body: (nullable): bytes of the body
  * @secret: (nullable): a body that is a secret, in place of @body
  * @retry_after: seconds for "Retry-After"; 0 = none
- * @extra_name: (nullable): one header more
- * @extra_value: (nullable): its value
+ * @policy: (nullable): "Content-Security-Policy"; %NULL = the one that allows nothing
+ * @headers: (nullable): more headers, ended by one without a name
  */
 typedef struct
 {
@@ -103,8 +126,8 @@ typedef struct
   GBytes *body;
   KwSecret *secret;
   guint retry_after;
-  const char *extra_name;
-  const char *extra_value;
+  const char *policy;
+  const KwHttpHeader *headers;
 } KwHttpResponse;
 
 void kw_http_request_respond (KwHttpRequest *request, const KwHttpResponse *response);

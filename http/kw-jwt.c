@@ -128,6 +128,7 @@ kw_jwt_verify (const char *token,
   if (!check_times (jwt, leeway, error))
     return NULL;
   claims = g_new0 (KwJwtClaims, 1);
+  claims->expires = jwt_get_grant_int (jwt, "exp");
   claims->issuer = dup_claim (jwt, "iss");
   claims->subject = dup_claim (jwt, "sub");
   claims->request_id = dup_claim (jwt, CLAIM_REQUEST_ID);

@@ -18,6 +18,7 @@ typedef struct
   char *issuer;
   char *subject;
   char *request_id;
+  gint64 expires; /* seconds since 1970 */
 } KwJwtClaims;
 
 void kw_jwt_claims_free (KwJwtClaims *claims);

@@ -24,6 +24,7 @@
  */
 
 #define BACKLOG 1024
+#define MAX_PEER_GROUPS 1024 /* that are looked at */
 
 static void
 close_listed (gpointer data)
@@ -243,4 +244,27 @@ kw_listen_describe_peer (int fd, gint64 *out_uid)
   else if (address.ss_family == AF_INET6)
     inet_ntop (AF_INET6, &((struct sockaddr_in6 *) &address)->sin6_addr, text, sizeof text);
   return g_strdup (text);
+}
+
+/**
+ * kw_listen_get_peer_groups:
+ * @fd: a connected UNIX socket
+ *
+ * Returns: (transfer full) (element-type guint32): the groups of the other end; empty on any other socket. Any thread.
+ */
+GArray *
+kw_listen_get_peer_groups (int fd)
+{
+  GArray *groups = g_array_new (FALSE, FALSE, sizeof (guint32));
+  struct ucred credentials;
+  socklen_t n_credentials = sizeof credentials;
+  gid_t more[MAX_PEER_GROUPS];
+  socklen_t n_more = sizeof more;
+
+  if (getsockopt (fd, SOL_SOCKET, SO_PEERCRED, &credentials, &n_credentials) == 0
+      && credentials.pid > 0)
+    g_array_append_val (groups, credentials.gid);
+  if (getsockopt (fd, SOL_SOCKET, SO_PEERGROUPS, more, &n_more) == 0)
+    g_array_append_vals (groups, more, (guint) (n_more / sizeof (gid_t)));
+  return groups;
 }

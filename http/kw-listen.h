@@ -13,4 +13,6 @@ gboolean kw_listen_unix (GArray *sockets, const char *path, guint mode, GError *
 
 char *kw_listen_describe_peer (int fd, gint64 *out_uid);
 
+GArray *kw_listen_get_peer_groups (int fd);
+
 G_END_DECLS

@@ -85,11 +85,11 @@ check_token (KwHttpRequest *request, gpointer user_data)
     {
       static const char text[] = "The token is not valid\n";
       g_autoptr (GBytes) body = g_bytes_new_static (text, strlen (text));
+      const KwHttpHeader headers[] = { { "WWW-Authenticate", "Bearer" }, { NULL, NULL } };
       KwHttpResponse response = { .status = STATUS_UNAUTHORIZED,
                                   .content_type = "text/plain; charset=utf-8",
                                   .body = body,
-                                  .extra_name = "WWW-Authenticate",
-                                  .extra_value = "Bearer" };
+                                  .headers = headers };
 
       kw_log (G_LOG_LEVEL_WARNING, "Token refused", "address", peer, "error", error->message, NULL);
       kw_http_request_respond (request, &response);

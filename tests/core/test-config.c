@@ -714,6 +714,57 @@ test_secrets_from_files (void)
   kw_test_remove_directory (directory);
 }
 
+#define ACCESS "[hsm]\nhsm_keyid = 0\n[[access]]\n"
+
+static void
+test_access (void)
+{
+  g_autoptr (KwConfig) config
+      = parse_good (ACCESS "user = \"root\"\nverbs = [\"use-keys\", \"unlock\"]\n"
+                           "keys = [\"0\", \"6ba7b810-9dad-11d1-80b4-00c04fd430c8\"]\n"
+                           "[[access]]\ngroup = \"root\"\nverbs = [\"test\"]\n");
+  GPtrArray *rules = kw_config_get_access (config);
+  const KwAccessRule *first = g_ptr_array_index (rules, 0);
+  const KwAccessRule *second = g_ptr_array_index (rules, 1);
+
+  g_assert_cmpuint (rules->len, ==, 2);
+  g_assert_true (first->is_user);
+  g_assert_cmpuint (first->id, ==, 0);
+  g_assert_cmpuint (first->classes, ==, 0x11);
+  g_assert_cmpuint (g_strv_length (first->keys), ==, 2);
+  g_assert_false (second->is_user);
+  g_assert_null (second->keys);
+}
+
+static void
+test_bad_access (void)
+{
+  assert_bad (ACCESS "user = \"no-such-user\"\n",
+              ":4: [access] user names no user of this system: no-such-user");
+  assert_bad (ACCESS "group = \"no-such-group\"\n",
+              ":4: [access] group names no group of this system: no-such-group");
+  assert_bad (
+      ACCESS "user = \"root\"\ngroup = \"root\"\n",
+      ":5: [access] group must be alone: a table [[access]] is for one user or for one group");
+  assert_bad (ACCESS "user = 0\n", ":4: [access] user must be the name of a user, in quotes");
+  assert_bad (ACCESS "group = 0\n", ":4: [access] group must be the name of a group, in quotes");
+  assert_bad (
+      ACCESS "verbs = [\"fly\"]\n",
+      ":4: [access] verbs has an unknown verb \"fly\"; there are use-keys, test, manage-devices, "
+      "manage-keys and unlock");
+  assert_bad (ACCESS "verbs = \"test\"\n",
+              ":4: [access] verbs must be a list such as [\"use-keys\", \"test\"]");
+  assert_bad (ACCESS "keys = \"0\"\n",
+              ":4: [access] keys must be a list of entries of hsm_keyid and of "
+              "UUIDs, such as [\"0\"]");
+  assert_bad (ACCESS "user = \"root\"\nverbs = [\"test\"]\nkeys = [\"1\"]\n",
+              ":3: [[access]] keys has \"1\", which is neither in hsm_keyid nor a UUID");
+  assert_bad (ACCESS "user = \"root\"\n", ":3: [[access]] needs verbs");
+  assert_bad (ACCESS "verbs = [\"test\"]\n", ":3: [[access]] needs user or group");
+  assert_bad (ACCESS "verb = [\"test\"]\n",
+              ":4: unknown key \"verb\" in table [access]; did you mean \"verbs\"?");
+}
+
 int
 main (int argc, char **argv)
 {
@@ -738,6 +789,8 @@ main (int argc, char **argv)
   g_test_add_func ("/config/hsmdaemon-file", test_hsmdaemon_file);
   g_test_add_func ("/config/empty-pin-is-none", test_empty_pin_is_none);
   g_test_add_func ("/config/line", test_line);
+  g_test_add_func ("/config/access", test_access);
+  g_test_add_func ("/config/bad-access", test_bad_access);
   g_test_add_func ("/config/cap-connections", test_cap_connections);
   g_test_add_func ("/config/weak-secrets", test_weak_secrets);
   g_test_add_func ("/config/modes", test_modes);

@@ -166,7 +166,8 @@ test_every_caller_and_message_verb (Fixture *fixture, gconstpointer data G_GNUC_
     [KW_CALLER_JWT] = { TRUE, TRUE, TRUE, TRUE, FALSE },
     [KW_CALLER_LINE] = { FALSE, FALSE, FALSE, FALSE, FALSE },
     [KW_CALLER_LOCAL] = { TRUE, TRUE, TRUE, TRUE, TRUE },
-    [KW_CALLER_BUS] = { TRUE, TRUE, TRUE, TRUE, TRUE },
+    [KW_CALLER_BUS] = { FALSE, FALSE, FALSE, FALSE, FALSE },
+    [KW_CALLER_API] = { FALSE, FALSE, FALSE, FALSE, FALSE },
   };
 
   for (guint i = 0; i < KW_N_CALLER_KINDS; i++)
@@ -204,7 +205,9 @@ encrypt_message (Fixture *fixture, KwCaller *caller)
 static void
 test_budget_is_for_messages_too (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwCaller) caller = kw_caller_new (KW_CALLER_BUS, NULL, NULL, "bus", 1000);
+  g_autoptr (KwGrant) grant = kw_grant_new_all ();
+  g_autoptr (KwCaller) caller
+      = kw_caller_new_with_grant (KW_CALLER_BUS, NULL, NULL, "bus", 1000, grant);
   g_autoptr (KwJob) job = encrypt_message (fixture, caller);
   gsize size = 0;
   g_autofree guint8 *copy = g_memdup2 (g_bytes_get_data (kw_job_get_envelope (job), &size), 94);
@@ -229,7 +232,9 @@ test_budget_is_for_messages_too (Fixture *fixture, gconstpointer data G_GNUC_UNU
 static void
 test_messages_are_counted_and_audited (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
-  g_autoptr (KwCaller) caller = kw_caller_new (KW_CALLER_BUS, NULL, NULL, "bus", 1000);
+  g_autoptr (KwGrant) grant = kw_grant_new_all ();
+  g_autoptr (KwCaller) caller
+      = kw_caller_new_with_grant (KW_CALLER_BUS, NULL, NULL, "bus", 1000, grant);
   g_autoptr (KwJob) job = encrypt_message (fixture, caller);
   g_autofree char *name = kw_use_counter_dup_aes_name (kw_job_get_fingerprint (job));
   g_autoptr (GBytes) rsa_id = g_bytes_new_static (KEY_ID, 16);
