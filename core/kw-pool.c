@@ -12,6 +12,7 @@
 #include "kw-log.h"
 #include "kw-preparation.h"
 #include "kw-replication.h"
+#include "kw-roster.h"
 
 #include <openssl/crypto.h>
 #include <string.h>
@@ -39,47 +40,6 @@
 #define PARKED_INTERVAL_MSEC 50
 #define SETTLE_USEC                                                                                \
   (300 * G_TIME_SPAN_MILLISECOND) /* so long after a device came, others may still be coming */
-
-/* A key of hsm_keyid, and where it may be used. */
-typedef struct
-{
-  char *name;        /* owned: the entry */
-  char *fingerprint; /* owned, nullable: the recorded one */
-  guint8 prefix[KW_FINGERPRINT_PREFIX_BYTES];
-  KwKeyState state;
-  gboolean may_encrypt; /* as the first */
-  gboolean can_encrypt; /* when it is asked for */
-  char *advice;         /* owned, nullable */
-  GPtrArray *devices;   /* owned; of KwDevice: ready ones on which it is proven */
-  GPtrArray *key_ids;   /* owned; of GBytes: its CKA_ID on each of them */
-  GPtrArray
-      *readers; /* owned; of KwDevice: ready ones that have the key, wherever it stands there */
-  GPtrArray *reader_key_ids; /* owned; of GBytes: likewise */
-} AesEntry;
-
-typedef struct
-{
-  gatomicrefcount references;
-  GPtrArray *devices; /* owned; of KwDevice: the ready ones */
-  GHashTable *by_key; /* owned; KwKey's kind and id (LookupKey) → GPtrArray of KwDevice */
-  GPtrArray *keys;    /* owned; of KwKey: each once */
-  GPtrArray *aes;     /* owned; of AesEntry, in the order of hsm_keyid */
-  GPtrArray *former;  /* owned; of AesEntry: what entries meant before; for decrypting */
-  char *status_text;  /* owned: why there is no device, for callers */
-  gint64 hope_until;  /* monotonic: a device that is missing now may be back until then */
-  gint64
-      expecting_until; /* monotonic: a device is thought to come until then; NEVER_AGAIN when stopped */
-  guint64 refresh_started; /* how often keys were looked for */
-  guint64 refresh_done;    /* how many of these have ended */
-} Roster;
-
-#define NEVER_AGAIN (-1)
-
-typedef struct
-{
-  KwKeyKind kind;
-  GBytes *id;
-} LookupKey;
 
 struct _KwPool
 {
@@ -114,8 +74,8 @@ struct _KwPool
   GPtrArray *looks;       /* main context; of GTask, owned: who waits for keys to be looked at */
 
   GMutex lock;
-  Roster *roster; /* guarded by lock; replaced, never changed */
-  GQueue parked;  /* guarded by lock; of KwJob, owned */
+  KwRoster *roster; /* guarded by lock; replaced, never changed */
+  GQueue parked;    /* guarded by lock; of KwJob, owned */
 };
 
 G_DEFINE_FINAL_TYPE (KwPool, kw_pool, G_TYPE_OBJECT)
@@ -157,199 +117,14 @@ static void pool_dispatch (KwPool *self, KwJob *job);
 
 static void publish_roster (KwPool *self);
 
-static guint
-lookup_key_hash (gconstpointer data)
-{
-  const LookupKey *key = data;
-
-  return g_bytes_hash (key->id) ^ (guint) key->kind;
-}
-
-static gboolean
-lookup_key_equal (gconstpointer a, gconstpointer b)
-{
-  const LookupKey *key_a = a;
-  const LookupKey *key_b = b;
-
-  return key_a->kind == key_b->kind && g_bytes_equal (key_a->id, key_b->id);
-}
-
-static void
-lookup_key_free (gpointer data)
-{
-  LookupKey *key = data;
-
-  g_bytes_unref (key->id);
-  g_free (key);
-}
-
-static void
-aes_entry_free (gpointer data)
-{
-  AesEntry *entry = data;
-
-  g_free (entry->name);
-  g_free (entry->fingerprint);
-  g_free (entry->advice);
-  g_ptr_array_unref (entry->devices);
-  g_ptr_array_unref (entry->key_ids);
-  g_ptr_array_unref (entry->readers);
-  g_ptr_array_unref (entry->reader_key_ids);
-  g_free (entry);
-}
-
-static AesEntry *
-aes_entry_new (const char *name, const char *fingerprint)
-{
-  AesEntry *entry = g_new0 (AesEntry, 1);
-
-  entry->name = g_strdup (name);
-  if (fingerprint != NULL && kw_fingerprint_get_prefix (fingerprint, entry->prefix))
-    entry->fingerprint = g_strdup (fingerprint);
-  entry->devices = g_ptr_array_new_with_free_func (g_object_unref);
-  entry->key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
-  entry->readers = g_ptr_array_new_with_free_func (g_object_unref);
-  entry->reader_key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
-  return entry;
-}
-
-static Roster *
-roster_new (void)
-{
-  Roster *roster = g_new0 (Roster, 1);
-
-  g_atomic_ref_count_init (&roster->references);
-  roster->devices = g_ptr_array_new_with_free_func (g_object_unref);
-  roster->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
-  roster->aes = g_ptr_array_new_with_free_func (aes_entry_free);
-  roster->former = g_ptr_array_new_with_free_func (aes_entry_free);
-  roster->by_key = g_hash_table_new_full (lookup_key_hash, lookup_key_equal, lookup_key_free,
-                                          (GDestroyNotify) g_ptr_array_unref);
-  return roster;
-}
-
-static void
-roster_unref (Roster *roster)
-{
-  if (!g_atomic_ref_count_dec (&roster->references))
-    return;
-  g_ptr_array_unref (roster->devices);
-  g_ptr_array_unref (roster->keys);
-  g_hash_table_unref (roster->by_key);
-  g_ptr_array_unref (roster->aes);
-  g_ptr_array_unref (roster->former);
-  g_free (roster->status_text);
-  g_free (roster);
-}
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC (Roster, roster_unref)
-
-static void
-roster_add_device (Roster *roster, KwDevice *device)
-{
-  GPtrArray *keys = kw_device_get_keys (device);
-
-  g_ptr_array_add (roster->devices, g_object_ref (device));
-  for (guint i = 0; i < keys->len; i++)
-    {
-      KwKey *key = g_ptr_array_index (keys, i);
-      LookupKey probe = { kw_key_get_kind (key), kw_key_get_id (key) };
-      GPtrArray *holders = NULL;
-
-      /* Which AES key may be used where, the matrix says. */
-      if (kw_key_get_kind (key) == KW_KEY_KIND_AES)
-        continue;
-      holders = g_hash_table_lookup (roster->by_key, &probe);
-      if (holders == NULL)
-        {
-          LookupKey *name = g_new0 (LookupKey, 1);
-
-          name->kind = probe.kind;
-          name->id = g_bytes_ref (probe.id);
-          holders = g_ptr_array_new_with_free_func (g_object_unref);
-          g_hash_table_insert (roster->by_key, name, holders);
-          g_ptr_array_add (roster->keys, kw_key_ref (key));
-        }
-      g_ptr_array_add (holders, g_object_ref (device));
-    }
-}
-
-/* A key is proven by its fingerprint: where it stands on the device does not matter for decrypting. */
-static void
-find_readers (AesEntry *entry, GPtrArray *devices)
-{
-  for (guint i = 0; entry->fingerprint != NULL && i < devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (devices, i);
-      GPtrArray *keys = kw_device_get_keys (device);
-
-      for (guint j = 0; kw_device_get_state (device) == KW_DEVICE_READY && j < keys->len; j++)
-        {
-          KwKey *key = g_ptr_array_index (keys, j);
-
-          if (kw_key_get_kind (key) != KW_KEY_KIND_AES
-              || g_strcmp0 (kw_key_get_fingerprint (key), entry->fingerprint) != 0
-              || (kw_key_get_usage (key) & KW_KEY_USAGE_DECRYPT) == 0)
-            continue;
-          g_ptr_array_add (entry->readers, g_object_ref (device));
-          g_ptr_array_add (entry->reader_key_ids, g_bytes_ref (kw_key_get_id (key)));
-          break;
-        }
-    }
-}
-
-/* What an entry meant before the administrator accepted another key. */
-static void
-roster_add_former (Roster *roster, KwKeyring *keyring, const char *name, GPtrArray *devices)
-{
-  g_auto (GStrv) former = kw_keyring_dup_former (keyring, name);
-
-  for (guint i = 0; former[i] != NULL; i++)
-    {
-      AesEntry *entry = aes_entry_new (name, former[i]);
-
-      entry->state = KW_KEY_STATE_MISSING;
-      entry->advice = g_strdup_printf (
-          "No ready device has the key that %s was before (%.16s), under which this is encrypted; plug in one that has it",
-          name, former[i]);
-      g_ptr_array_add (roster->former, entry);
-      find_readers (entry, devices);
-    }
-}
-
-static void
-roster_add_aes (Roster *roster, KwKeyMatrix *matrix, guint row, GPtrArray *devices)
-{
-  const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, row);
-  AesEntry *entry = aes_entry_new (facts->id, facts->fingerprint);
-
-  entry->state = facts->state;
-  entry->may_encrypt = facts->may_encrypt;
-  entry->can_encrypt = facts->can_encrypt;
-  entry->advice = g_strdup (facts->advice);
-  find_readers (entry, devices);
-  g_ptr_array_add (roster->aes, entry);
-  for (guint i = 0; i < devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (devices, i);
-      const KwMatrixCell *cell = kw_key_matrix_get_cell (matrix, row, i);
-
-      if (kw_device_get_state (device) != KW_DEVICE_READY
-          || (cell->state != KW_KEY_STATE_OK && cell->state != KW_KEY_STATE_WEAK))
-        continue;
-      g_ptr_array_add (entry->devices, g_object_ref (device));
-      g_ptr_array_add (entry->key_ids, g_bytes_ref (kw_key_get_id (cell->key)));
-    }
-}
-
-static Roster *
+static KwRoster *
 pool_ref_roster (KwPool *self)
 {
-  Roster *roster = NULL;
+  KwRoster *roster = NULL;
 
   g_mutex_lock (&self->lock);
   roster = self->roster;
-  g_atomic_ref_count_inc (&roster->references);
+  kw_roster_ref (roster);
   g_mutex_unlock (&self->lock);
   return roster;
 }
@@ -402,9 +177,9 @@ fail_job (KwJob *job, KwError code, const char *text)
 
 /* After a failed attempt its reason says more than what the devices are like by now. */
 static void
-fail_unavailable (KwJob *job, const Roster *roster)
+fail_unavailable (KwJob *job, const KwRoster *roster)
 {
-  gboolean stopped = roster->expecting_until == NEVER_AGAIN;
+  gboolean stopped = roster->expecting_until == KW_ROSTER_NEVER_AGAIN;
   g_autofree char *text = job->last_reason != NULL && !stopped
                               ? g_strdup_printf ("The device failed: %s", job->last_reason)
                               : g_strdup_printf ("No device is ready: %s", roster->status_text);
@@ -469,7 +244,7 @@ park_job (KwPool *self, KwJob *job)
 
   job->may_run_here = FALSE;
   g_mutex_lock (&self->lock);
-  stopped = self->roster->expecting_until == NEVER_AGAIN;
+  stopped = self->roster->expecting_until == KW_ROSTER_NEVER_AGAIN;
   parked = !stopped && g_queue_get_length (&self->parked) < KW_MAX_PARKED_JOBS;
   if (parked)
     g_queue_push_tail (&self->parked, job);
@@ -756,7 +531,7 @@ key_was_lost (const Attempt *attempt)
 static gboolean
 try_other_device (KwPool *self, KwJob *job, const GError *refusal)
 {
-  g_autoptr (Roster) roster = pool_ref_roster (self);
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
 
   if (job->n_attempts >= KW_MAX_ATTEMPTS_PER_JOB || choose_device (roster->devices, job) == NULL)
     return FALSE;
@@ -893,11 +668,11 @@ start_attempt (KwPool *self, KwDevice *device, GBytes *key_id, KwJob *job)
 
 /* No ready device holds the key: wait for one, look for the key once, or give up. Any thread. */
 static void
-postpone_or_fail (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
+postpone_or_fail (KwPool *self, KwJob *job, const KwRoster *roster, gint64 now)
 {
   gint64 wait_until = MAX (job->park_until, MIN (roster->expecting_until, job->deadline));
 
-  if (roster->expecting_until == NEVER_AGAIN)
+  if (roster->expecting_until == KW_ROSTER_NEVER_AGAIN)
     {
       fail_unavailable (job, roster);
       return;
@@ -924,63 +699,15 @@ postpone_or_fail (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
   fail_job (job, KW_ERROR_KEY_NOT_FOUND, "No device holds this key");
 }
 
-static AesEntry *
-find_aes_entry (const Roster *roster, const KwJob *job)
-{
-  const KwKeyStep *step = &job->step;
-
-  for (guint i = 0; i < roster->aes->len; i++)
-    {
-      AesEntry *entry = g_ptr_array_index (roster->aes, i);
-
-      if (step->wrap
-          && (job->wanted_key == NULL || g_ascii_strcasecmp (entry->name, job->wanted_key) == 0))
-        return entry;
-      if (!step->wrap && entry->fingerprint != NULL
-          && CRYPTO_memcmp (entry->prefix, step->prefix, sizeof entry->prefix) == 0)
-        return entry;
-    }
-  for (guint i = 0; !step->wrap && i < roster->former->len; i++)
-    {
-      AesEntry *entry = g_ptr_array_index (roster->former, i);
-
-      if (entry->fingerprint != NULL
-          && CRYPTO_memcmp (entry->prefix, step->prefix, sizeof entry->prefix) == 0)
-        return entry;
-    }
-  return NULL;
-}
-
-/* The devices that can do a step with a key. */
-static GPtrArray *
-get_holders (const AesEntry *entry, gboolean wrap)
-{
-  return wrap ? entry->devices : entry->readers;
-}
-
 /* Why nothing can be done with a key just now; what no waiting changes has a code of its own. */
 static KwError
-refusal_code (const AesEntry *entry, gboolean wrap)
+refusal_code (const KwRosterEntry *entry, gboolean wrap)
 {
   if (wrap && entry->state == KW_KEY_STATE_WEAK)
     return KW_ERROR_NOT_SUPPORTED;
-  if (get_holders (entry, wrap)->len == 0 && entry->state == KW_KEY_STATE_DIFFERENT)
+  if (kw_roster_entry_get_holders (entry, wrap)->len == 0 && entry->state == KW_KEY_STATE_DIFFERENT)
     return KW_ERROR_KEY_MISMATCH;
   return KW_ERROR_UNAVAILABLE;
-}
-
-/* Whether a key that is not known now may turn out to be one of hsm_keyid when devices come. */
-static gboolean
-all_entries_are_known (const Roster *roster)
-{
-  for (guint i = 0; i < roster->aes->len; i++)
-    {
-      const AesEntry *entry = g_ptr_array_index (roster->aes, i);
-
-      if (entry->fingerprint == NULL)
-        return FALSE;
-    }
-  return TRUE;
 }
 
 /* Why there is no such key at all. */
@@ -1003,13 +730,13 @@ fail_unknown_key (KwJob *job)
 }
 
 static char *
-describe_refusal (const KwJob *job, const AesEntry *entry)
+describe_refusal (const KwJob *job, const KwRosterEntry *entry)
 {
   if (job->last_reason != NULL)
     return g_strdup_printf ("The device failed: %s", job->last_reason);
   if (entry->advice != NULL)
     return g_strdup (entry->advice);
-  if (entry->fingerprint == NULL || get_holders (entry, job->step.wrap)->len == 0)
+  if (entry->fingerprint == NULL || kw_roster_entry_get_holders (entry, job->step.wrap)->len == 0)
     return g_strdup_printf ("Key %s is not checked yet", entry->name);
   if (job->wanted_key != NULL)
     return g_strdup_printf (
@@ -1021,7 +748,10 @@ describe_refusal (const KwJob *job, const AesEntry *entry)
 
 /* The key cannot be used where it is wanted: wait for a device that may be coming, or say why. Any thread. */
 static void
-postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const AesEntry *entry)
+postpone_or_refuse_step (KwPool *self,
+                         KwJob *job,
+                         const KwRoster *roster,
+                         const KwRosterEntry *entry)
 {
   gint64 now = g_get_monotonic_time ();
   gint64 wait_until
@@ -1030,9 +760,10 @@ postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const A
                   job->deadline));
   g_autofree char *text = NULL;
 
-  if (roster->expecting_until == NEVER_AGAIN || (roster->devices->len == 0 && now >= wait_until))
+  if (roster->expecting_until == KW_ROSTER_NEVER_AGAIN
+      || (roster->devices->len == 0 && now >= wait_until))
     fail_unavailable (job, roster);
-  else if (now < wait_until && (entry != NULL || !all_entries_are_known (roster)))
+  else if (now < wait_until && (entry != NULL || !kw_roster_knows_all_entries (roster)))
     park_job (self, job);
   else if (entry == NULL)
     fail_unknown_key (job);
@@ -1047,9 +778,9 @@ postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const A
 }
 
 static void
-dispatch_step (KwPool *self, KwJob *job, const Roster *roster)
+dispatch_step (KwPool *self, KwJob *job, const KwRoster *roster)
 {
-  AesEntry *entry = find_aes_entry (roster, job);
+  KwRosterEntry *entry = kw_roster_find_entry (roster, &job->step, job->wanted_key);
   gboolean fit = FALSE;
   KwDevice *device = NULL;
   guint place = 0;
@@ -1065,13 +796,13 @@ dispatch_step (KwPool *self, KwJob *job, const Roster *roster)
   if (entry != NULL)
     fit = !job->step.wrap || (job->wanted_key != NULL ? entry->can_encrypt : entry->may_encrypt);
   if (fit)
-    device = choose_device (get_holders (entry, job->step.wrap), job);
+    device = choose_device (kw_roster_entry_get_holders (entry, job->step.wrap), job);
   if (device == NULL)
     {
       postpone_or_refuse_step (self, job, roster, entry);
       return;
     }
-  g_ptr_array_find (get_holders (entry, job->step.wrap), device, &place);
+  g_ptr_array_find (kw_roster_entry_get_holders (entry, job->step.wrap), device, &place);
   g_free (job->key_name);
   job->key_name = g_strdup (entry->name);
   g_free (job->fingerprint);
@@ -1138,7 +869,7 @@ on_prepared (const KwPreparationResult *result, const GError *error, gpointer us
 static void
 prepare_generation (KwPool *self, KwJob *job)
 {
-  g_autoptr (Roster) roster = pool_ref_roster (self);
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
   const KwPreparationWish wish = {
     .kind = job->verb == KW_VERB_GENERATE_AES ? KW_KEY_KIND_AES : KW_KEY_KIND_RSA,
     .label = job->label,
@@ -1200,7 +931,7 @@ take_generation (gpointer user_data)
 
 /* Any thread; takes the job. */
 static void
-dispatch_generation (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
+dispatch_generation (KwPool *self, KwJob *job, const KwRoster *roster, gint64 now)
 {
   KwDevice *device = choose_device (roster->devices, job);
   News *news = NULL;
@@ -1221,7 +952,7 @@ dispatch_generation (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
 static void
 pool_dispatch (KwPool *self, KwJob *job)
 {
-  g_autoptr (Roster) roster = pool_ref_roster (self);
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
   KwDevice *device = NULL;
   gint64 now = g_get_monotonic_time ();
 
@@ -1242,8 +973,7 @@ pool_dispatch (KwPool *self, KwJob *job)
     }
   if (job->verb == KW_VERB_RSA_DECRYPT)
     {
-      LookupKey probe = { KW_KEY_KIND_RSA, job->key_id };
-      GPtrArray *holders = g_hash_table_lookup (roster->by_key, &probe);
+      GPtrArray *holders = kw_roster_find_holders (roster, KW_KEY_KIND_RSA, job->key_id);
 
       if (holders != NULL)
         device = choose_device (holders, job);
@@ -1378,8 +1108,8 @@ sort_out_devices (KwPool *self, const KwKeyMatrix *matrix)
 static void
 publish_roster (KwPool *self)
 {
-  Roster *fresh = roster_new ();
-  Roster *old = NULL;
+  KwRoster *fresh = kw_roster_new ();
+  KwRoster *old = NULL;
   gint64 now = g_get_monotonic_time ();
   gboolean on_its_way = FALSE;
   gboolean looking = FALSE;
@@ -1393,7 +1123,7 @@ publish_roster (KwPool *self)
       KwDevice *device = g_ptr_array_index (self->devices, i);
 
       if (kw_device_get_state (device) == KW_DEVICE_READY)
-        roster_add_device (fresh, device);
+        kw_roster_add_device (fresh, device);
       on_its_way |= kw_device_get_state (device) == KW_DEVICE_PROBING
                     || kw_device_get_state (device) == KW_DEVICE_CHECKING;
       looking |= kw_device_is_busy (device);
@@ -1404,8 +1134,8 @@ publish_roster (KwPool *self)
 
       if (!facts->configured)
         continue;
-      roster_add_aes (fresh, matrix, i, self->devices);
-      roster_add_former (fresh, self->options.keyring, facts->id, self->devices);
+      kw_roster_add_aes (fresh, matrix, i, self->devices);
+      kw_roster_add_former (fresh, self->options.keyring, facts->id, self->devices);
     }
   if (!looking)
     self->refresh_done = self->refresh_started;
@@ -1416,13 +1146,13 @@ publish_roster (KwPool *self)
   fresh->refresh_done = self->refresh_done;
   if (fresh->devices->len > 0 || on_its_way || self->roster->devices->len > 0)
     self->expecting_until = now + EXPECT_USEC;
-  fresh->expecting_until = self->stopped ? NEVER_AGAIN : self->expecting_until;
+  fresh->expecting_until = self->stopped ? KW_ROSTER_NEVER_AGAIN : self->expecting_until;
   fresh->status_text = describe_absence (self);
   g_mutex_lock (&self->lock);
   old = self->roster;
   self->roster = fresh;
   g_mutex_unlock (&self->lock);
-  g_clear_pointer (&old, roster_unref);
+  g_clear_pointer (&old, kw_roster_unref);
   revive_parked_jobs (self);
   g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
   sort_out_devices (self, matrix);
@@ -1686,7 +1416,7 @@ kw_pool_finalize (GObject *object)
   g_hash_table_unref (self->figures);
   g_ptr_array_unref (self->looks);
   g_hash_table_unref (self->pins);
-  roster_unref (self->roster);
+  kw_roster_unref (self->roster);
   g_main_context_unref (self->context);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (kw_pool_parent_class)->finalize (object);
@@ -1726,7 +1456,7 @@ kw_pool_init (KwPool *self)
       = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_secret_unref);
   self->figures
       = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_figures_unref);
-  self->roster = roster_new ();
+  self->roster = kw_roster_new ();
   self->roster->status_text = g_strdup ("The service is starting");
 }
 
@@ -1992,8 +1722,8 @@ kw_pool_check_keys_finish (KwPool *self, GAsyncResult *result, GError **error)
 gboolean
 kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_name)
 {
-  g_autoptr (Roster) roster = NULL;
-  const AesEntry *entry = NULL;
+  g_autoptr (KwRoster) roster = NULL;
+  const KwRosterEntry *entry = NULL;
 
   g_return_val_if_fail (KW_IS_POOL (self), FALSE);
 
@@ -2032,7 +1762,7 @@ kw_pool_dup_devices (KwPool *self)
 GPtrArray *
 kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind)
 {
-  g_autoptr (Roster) roster = NULL;
+  g_autoptr (KwRoster) roster = NULL;
   g_autoptr (GPtrArray) keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
 
   g_return_val_if_fail (KW_IS_POOL (self), NULL);
@@ -2057,7 +1787,7 @@ kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind)
 gboolean
 kw_pool_is_ready (KwPool *self)
 {
-  g_autoptr (Roster) roster = NULL;
+  g_autoptr (KwRoster) roster = NULL;
 
   g_return_val_if_fail (KW_IS_POOL (self), FALSE);
 
@@ -2074,7 +1804,7 @@ kw_pool_is_ready (KwPool *self)
 char *
 kw_pool_dup_status_text (KwPool *self)
 {
-  g_autoptr (Roster) roster = NULL;
+  g_autoptr (KwRoster) roster = NULL;
 
   g_return_val_if_fail (KW_IS_POOL (self), NULL);
 
