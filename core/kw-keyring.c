@@ -1171,6 +1171,26 @@ has_fingerprint (GPtrArray *keys, const char *fingerprint)
 }
 
 /**
+ * kw_keyring_ref_selectors:
+ * @self: the keyring
+ *
+ * Returns: (transfer full) (element-type KwKeySelector): the entries of `hsm_keyid`, as they are now; never changed, only
+ *   replaced. Any thread.
+ */
+GPtrArray *
+kw_keyring_ref_selectors (KwKeyring *self)
+{
+  GPtrArray *selectors = NULL;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
+
+  g_mutex_lock (&self->lock);
+  selectors = g_ptr_array_ref (self->selectors);
+  g_mutex_unlock (&self->lock);
+  return selectors;
+}
+
+/**
  * kw_keyring_misses_key:
  * @self: the keyring
  * @keys: (element-type KwKey): keys of one token, some with a fingerprint
@@ -1183,11 +1203,14 @@ has_fingerprint (GPtrArray *keys, const char *fingerprint)
 gboolean
 kw_keyring_misses_key (KwKeyring *self, GPtrArray *keys)
 {
+  g_autoptr (GPtrArray) selectors = NULL;
+
   g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
 
-  for (guint i = 0; i < self->selectors->len; i++)
+  selectors = kw_keyring_ref_selectors (self);
+  for (guint i = 0; i < selectors->len; i++)
     {
-      const char *id = kw_key_selector_get_text (g_ptr_array_index (self->selectors, i));
+      const char *id = kw_key_selector_get_text (g_ptr_array_index (selectors, i));
       g_autofree char *recorded = kw_keyring_dup_recorded (self, id);
       g_auto (GStrv) former = kw_keyring_dup_former (self, id);
 
@@ -1215,11 +1238,14 @@ kw_keyring_misses_key (KwKeyring *self, GPtrArray *keys)
 gboolean
 kw_keyring_knows_any (KwKeyring *self, GPtrArray *keys)
 {
+  g_autoptr (GPtrArray) selectors = NULL;
+
   g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
 
-  for (guint i = 0; i < self->selectors->len; i++)
+  selectors = kw_keyring_ref_selectors (self);
+  for (guint i = 0; i < selectors->len; i++)
     {
-      const char *id = kw_key_selector_get_text (g_ptr_array_index (self->selectors, i));
+      const char *id = kw_key_selector_get_text (g_ptr_array_index (selectors, i));
       g_autofree char *recorded = kw_keyring_dup_recorded (self, id);
       g_auto (GStrv) former = kw_keyring_dup_former (self, id);
 
@@ -1232,20 +1258,6 @@ kw_keyring_knows_any (KwKeyring *self, GPtrArray *keys)
         }
     }
   return FALSE;
-}
-
-/**
- * kw_keyring_get_selectors:
- * @self: the keyring
- *
- * Returns: (transfer none) (element-type KwKeySelector): the entries of `hsm_keyid`. Any thread.
- */
-GPtrArray *
-kw_keyring_get_selectors (KwKeyring *self)
-{
-  g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
-
-  return self->selectors;
 }
 
 typedef struct
@@ -1426,9 +1438,7 @@ kw_keyring_dup_configured (KwKeyring *self, GPtrArray *keys)
 
   g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
 
-  g_mutex_lock (&self->lock);
-  selectors = g_ptr_array_ref (self->selectors);
-  g_mutex_unlock (&self->lock);
+  selectors = kw_keyring_ref_selectors (self);
   for (guint i = 0; i < selectors->len; i++)
     {
       KwKey *key = kw_key_selector_find (g_ptr_array_index (selectors, i), keys, NULL);

@@ -62,7 +62,7 @@ gboolean kw_keyring_misses_key (KwKeyring *self, GPtrArray *keys);
 
 gboolean kw_keyring_knows_any (KwKeyring *self, GPtrArray *keys);
 
-GPtrArray *kw_keyring_get_selectors (KwKeyring *self);
+GPtrArray *kw_keyring_ref_selectors (KwKeyring *self);
 
 gboolean kw_keyring_forget (KwKeyring *self, GBytes *key_id, gboolean *out_known, GError **error);
 

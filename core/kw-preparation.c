@@ -240,7 +240,7 @@ check_entry (Preparation *preparation, const KwKeySelector *selector)
 static gboolean
 check_names (Preparation *preparation)
 {
-  GPtrArray *selectors = kw_keyring_get_selectors (preparation->keyring);
+  g_autoptr (GPtrArray) selectors = kw_keyring_ref_selectors (preparation->keyring);
 
   for (guint i = 0; preparation->label[0] != '\0' && i < preparation->surveys->len; i++)
     {
