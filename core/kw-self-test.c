@@ -944,6 +944,18 @@ kw_self_test_is_running (KwSelfTest *self)
 }
 
 /**
+ * kw_self_test_is_ending:
+ * @self: a test
+ *
+ * Returns: whether it was cancelled, and the step that was under way then is not back yet
+ */
+gboolean
+kw_self_test_is_ending (KwSelfTest *self)
+{
+  return self->running && self->cancelled;
+}
+
+/**
  * kw_self_test_get_n_steps:
  * @self: a test that was started
  *

@@ -55,6 +55,8 @@ void kw_self_test_cancel (KwSelfTest *self);
 
 gboolean kw_self_test_is_running (KwSelfTest *self);
 
+gboolean kw_self_test_is_ending (KwSelfTest *self);
+
 guint kw_self_test_get_n_steps (KwSelfTest *self);
 
 GPtrArray *kw_self_test_get_results (KwSelfTest *self);
