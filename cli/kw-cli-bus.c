@@ -119,6 +119,45 @@ kw_cli_bus_call (GDBusConnection *bus,
 }
 
 /**
+ * kw_cli_bus_call_with_fds:
+ * @bus: the bus
+ * @path: object of the daemon
+ * @interface: its interface
+ * @method: method of that
+ * @parameters: (transfer floating) (nullable): what it takes
+ * @reply_type: type of what it gives
+ * @fds: (nullable): descriptors that go with the parameters
+ * @out_fds: (out) (nullable): descriptors that come with the reply
+ * @error: where to store the error, always one of %KW_ERROR
+ *
+ * Calls a method of the daemon that takes or gives descriptors.
+ *
+ * Returns: (transfer full): what it gave
+ */
+GVariant *
+kw_cli_bus_call_with_fds (GDBusConnection *bus,
+                          const char *path,
+                          const char *interface,
+                          const char *method,
+                          GVariant *parameters,
+                          const char *reply_type,
+                          GUnixFDList *fds,
+                          GUnixFDList **out_fds,
+                          GError **error)
+{
+  GError *call_error = NULL;
+  GVariant *reply
+      = g_dbus_connection_call_with_unix_fd_list_sync (bus, KW_BUS_NAME, path, interface, method,
+                                                       parameters, G_VARIANT_TYPE (reply_type),
+                                                       G_DBUS_CALL_FLAGS_NONE, CALL_TIMEOUT_MSEC,
+                                                       fds, out_fds, NULL, &call_error);
+
+  if (reply == NULL)
+    propagate_error (call_error, error);
+  return reply;
+}
+
+/**
  * kw_cli_bus_get_manager:
  * @bus: the bus
  * @error: where to store the error

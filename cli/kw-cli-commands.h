@@ -59,4 +59,6 @@ gboolean kw_cli_run_test (KwCli *cli, char **arguments, GError **error);
 
 gboolean kw_cli_run_monitor (KwCli *cli, char **arguments, GError **error);
 
+gboolean kw_cli_run_webui_login (KwCli *cli, char **arguments, GError **error);
+
 G_END_DECLS

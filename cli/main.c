@@ -63,6 +63,8 @@ static const KwCliCommand commands[] = {
     kw_cli_run_status },
   { "test", "", N_ ("Test random numbers, each key on each device, and each pair"), 0, 0, NULL,
     NULL, kw_cli_run_test },
+  { "webui login", "", N_ ("Print a link that lets a browser in"), 0, 0, NAME_KEYWARD, NULL,
+    kw_cli_run_webui_login },
 };
 
 /* Options that every command has, and what they set beside KwCli. */

@@ -9,6 +9,8 @@
 #include "kw-service-private.h"
 #include "kw-uuid.h"
 
+#include <string.h>
+
 /*
  * What administrators have the service do. Each act is authorised, carried out without holding up the main context (what
  * waits for a disk or a token does so in a thread), and audited with one line, whether it was granted or refused.
@@ -158,6 +160,52 @@ kw_service_run_test (KwService *self, KwCaller *caller, GError **error)
     }
   audit_act (self, &act, NULL);
   return g_object_ref (self->test);
+}
+
+/**
+ * kw_service_make_web_login:
+ * @self: a service
+ * @caller: who asks
+ * @error: where to store the error
+ *
+ * Makes a link that lets a browser in once, within a minute, with the rights of the caller. Main context.
+ *
+ * Returns: (transfer full): the link; %NULL with %KW_ERROR_NOT_AUTHORIZED
+ */
+KwSecret *
+kw_service_make_web_login (KwService *self, KwCaller *caller, GError **error)
+{
+  g_autofree char *url = NULL;
+  g_autoptr (KwSecret) ticket = NULL;
+  g_autoptr (KwSecret) link = NULL;
+  g_autoptr (GError) local_error = NULL;
+  Act act = { 0 };
+  gsize n_start = 0;
+
+  g_return_val_if_fail (KW_IS_SERVICE (self) && caller != NULL, NULL);
+
+  act.caller = caller;
+  act.verb = KW_VERB_WEB_LOGIN;
+  act.started = g_get_monotonic_time ();
+  if (kw_access_check_verb (caller, act.verb, &local_error))
+    ticket = kw_tickets_issue (self->tickets, caller, &local_error);
+  if (ticket != NULL)
+    {
+      g_autofree char *page = kw_config_dup_url (self->config);
+
+      url = g_strconcat (page, "login/", NULL);
+      n_start = strlen (url);
+      link = kw_secret_new (n_start + KW_TICKET_CHARACTERS, &local_error);
+    }
+  audit_act (self, &act, local_error);
+  if (link == NULL)
+    {
+      g_propagate_error (error, g_steal_pointer (&local_error));
+      return NULL;
+    }
+  memcpy (kw_secret_get_data (link), url, n_start);
+  memcpy (kw_secret_get_data (link) + n_start, kw_secret_get_data (ticket), KW_TICKET_CHARACTERS);
+  return g_steal_pointer (&link);
 }
 
 static void

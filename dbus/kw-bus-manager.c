@@ -11,7 +11,10 @@
 #include "kw-log.h"
 #include "kw-uuid.h"
 
+#include <gio/gunixfdlist.h>
+#include <glib-unix.h>
 #include <string.h>
+#include <unistd.h>
 
 struct _KwBusManager
 {
@@ -413,6 +416,45 @@ test_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_dat
                                                                                    test)));
 }
 
+/* A pipe holds more than a link, so writing does not wait. */
+static int
+open_with_text (KwSecret *text, GError **error)
+{
+  int fds[2];
+
+  if (!g_unix_open_pipe (fds, FD_CLOEXEC, error))
+    return -1;
+  if (write (fds[1], kw_secret_get_data (text), kw_secret_get_size (text))
+          != (gssize) kw_secret_get_size (text)
+      || write (fds[1], "\n", 1) != 1)
+    g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "The link cannot be handed over");
+  close (fds[1]);
+  if (*error == NULL)
+    return fds[0];
+  close (fds[0]);
+  return -1;
+}
+
+static void
+web_login_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+{
+  KwBusManager *self = user_data;
+  GError *error = NULL;
+  g_autoptr (KwSecret) link = kw_service_make_web_login (self->service, caller, &error);
+  int fd = link != NULL ? open_with_text (link, &error) : -1;
+  g_autoptr (GUnixFDList) list = NULL;
+
+  if (fd < 0)
+    {
+      return_error (invocation, error);
+      return;
+    }
+  /* Takes the descriptor. */
+  list = g_unix_fd_list_new_from_array (&fd, 1);
+  g_dbus_method_invocation_return_value_with_unix_fd_list (invocation, g_variant_new ("(h)", 0),
+                                                           list);
+}
+
 /* Every method with what answers it. */
 static const struct
 {
@@ -423,6 +465,7 @@ static const struct
   { "handle-rewrap", rewrap_for },           { "handle-random", random_for },
   { "handle-generate-key", generate_for },   { "handle-run-test", test_for },
   { "handle-check-consistency", check_for }, { "handle-accept-key", accept_for },
+  { "handle-web-login", web_login_for },
 };
 
 typedef struct
