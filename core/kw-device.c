@@ -393,7 +393,9 @@ end_look (KwDevice *self)
   if (self->look_again)
     {
       self->look_again = FALSE;
-      kw_device_check_keys (self);
+      /* The one that was asked for is over before it began, when the device is not in use any more. */
+      if (kw_device_check_keys (self) == 0)
+        number = ++self->n_looks_begun;
     }
   g_signal_emit (self, signals[SIGNAL_LOOKED], 0, number, whole);
 }

@@ -840,6 +840,24 @@ on_generation_done (KwJob *job, gpointer user_data)
   g_object_unref (self);
 }
 
+static gboolean
+id_is_in_use (KwPool *self, GBytes *key_id)
+{
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
+
+  for (guint i = 0; i < roster->devices->len; i++)
+    {
+      GPtrArray *keys = kw_device_get_keys (g_ptr_array_index (roster->devices, i));
+
+      for (guint j = 0; j < keys->len; j++)
+        {
+          if (g_bytes_equal (kw_key_get_id (g_ptr_array_index (keys, j)), key_id))
+            return TRUE;
+        }
+    }
+  return FALSE;
+}
+
 static void
 on_prepared (const KwPreparationResult *result, const GError *error, gpointer user_data)
 {
@@ -861,7 +879,9 @@ on_prepared (const KwPreparationResult *result, const GError *error, gpointer us
   if (job->key_id == NULL)
     job->key_id = g_bytes_ref (result->key_id);
   job->reference = result->reference;
-  kw_keyring_hold (self->options.keyring, job->key_id);
+  /* An id that the caller chose may be that of a key in use, which then says so; that one must not be hidden. */
+  if (!id_is_in_use (self, job->key_id))
+    kw_keyring_hold (self->options.keyring, job->key_id);
   start_attempt (self, device, job->key_id, job);
 }
 

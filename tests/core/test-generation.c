@@ -340,6 +340,24 @@ test_rsa_after_a_failed_replication (KwInstance *f, gconstpointer data G_GNUC_UN
   g_assert_true (is_recorded (f, "rsa-30313233"));
 }
 
+/* An id that is in use is refused by the device, and the key that has it is not hidden meanwhile, nor afterwards. */
+static void
+test_id_in_use (KwInstance *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) a = kw_instance_new_card ("A", 'x');
+  g_autoptr (GBytes) id = g_bytes_new_static ("0123456789abcdef", 16);
+  KwJob *job = kw_job_new_generate_rsa (f->caller, 2048, "rsa");
+
+  kw_fake_token_add_key (a, "0123456789abcdef", "material");
+  kw_instance_plug (f, a);
+  kw_fake_token_fail (a, KW_FAKE_GENERATE_RSA, KW_ERROR_DEVICE_FAILED, 1);
+  kw_job_set_key_id (job, id);
+  job = kw_instance_run (f, job);
+  g_assert_error (job->error, KW_ERROR, KW_ERROR_UNAVAILABLE);
+  g_assert_false (kw_keyring_is_held (f->keyring, id));
+  kw_job_unref (job);
+}
+
 /* Where the record cannot be written the key goes again, from all devices. */
 static void
 test_cannot_be_recorded (KwInstance *f, gconstpointer data G_GNUC_UNUSED)
@@ -483,6 +501,7 @@ main (int argc, char **argv)
 {
 #define BY_PLACE "[hsm]\nhsm_keyid = 0\n"
 #define BY_LABEL "[hsm]\nhsm_keyid = \"label:first\"\n"
+#define ALONE BY_LABEL "replicate = false\n"
 #define TWO_COPIES BY_LABEL "min_copies = 2\n"
 #define ADD(name, settings, func)                                                                  \
   g_test_add ("/generation/" name, KwInstance, settings, kw_instance_set_up, func,                 \
@@ -502,6 +521,7 @@ main (int argc, char **argv)
   ADD ("device-cannot-be-looked-at", BY_LABEL, test_device_cannot_be_looked_at);
   ADD ("after-a-failed-replication", TWO_COPIES, test_after_a_failed_replication);
   ADD ("rsa-after-a-failed-replication", TWO_COPIES, test_rsa_after_a_failed_replication);
+  ADD ("id-in-use", ALONE, test_id_in_use);
   ADD ("cannot-be-recorded", BY_LABEL, test_cannot_be_recorded);
   ADD ("removed-after-a-lost-login", TWO_COPIES, test_removed_after_a_lost_login);
   ADD ("unfinished-key-is-not-shown", TWO_COPIES, test_unfinished_key_is_not_shown);

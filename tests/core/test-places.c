@@ -447,6 +447,28 @@ test_check_of_a_bad_device (KwInstance *f, gconstpointer data G_GNUC_UNUSED)
   looked_clear (&looked);
 }
 
+/* Somebody who asks while a look is under way hears of its end, though there is no other one: the device is set aside then. */
+static void
+test_check_of_a_device_that_is_set_aside (KwInstance *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) a = kw_instance_new_card ("A", 'x');
+  Looked looked = { 0 };
+
+  kw_instance_add_key (a, "first", 2, 1);
+  kw_instance_plug (f, a);
+  kw_instance_wait_for_key (f, "0", KW_KEY_STATE_OK, 1);
+  kw_fake_token_hold (a, KW_FAKE_LIST_KEYS, TRUE);
+  kw_device_refresh_keys (kw_instance_get_device (f, a));
+  kw_fake_token_wait_inside (a, KW_FAKE_LIST_KEYS, 1);
+  kw_pool_check_keys_async (f->pool, NULL, on_looked, &looked);
+  kw_device_set_state (kw_instance_get_device (f, a), KW_DEVICE_PIN_REFUSED, "trouble");
+  kw_fake_token_hold (a, KW_FAKE_LIST_KEYS, FALSE);
+  wait_for_look (&looked);
+  g_assert_no_error (looked.error);
+  g_assert_false (kw_key_matrix_get_device (looked.matrix, 0)->ready);
+  looked_clear (&looked);
+}
+
 /* A look that ends late does not make good what was found out about the device meanwhile. */
 static void
 test_late_look (KwInstance *f, gconstpointer data G_GNUC_UNUSED)
@@ -513,6 +535,7 @@ main (int argc, char **argv)
   ADD ("check-during-a-check", FIRST, test_check_during_a_check);
   ADD ("check-ends", FIRST, test_check_ends);
   ADD ("check-of-a-bad-device", FIRST, test_check_of_a_bad_device);
+  ADD ("check-of-a-device-that-is-set-aside", FIRST, test_check_of_a_device_that_is_set_aside);
   ADD ("late-look", FIRST, test_late_look);
   ADD ("open-during-a-look", FIRST, test_open_during_a_look);
   return g_test_run ();
