@@ -246,6 +246,7 @@ kw_job_unref (KwJob *self)
   g_clear_pointer (&self->key, kw_key_unref);
   g_clear_error (&self->error);
   g_free (self->last_reason);
+  g_clear_error (&self->refusal);
   g_free (self->device_name);
   g_free (self);
 }

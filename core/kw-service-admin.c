@@ -123,7 +123,8 @@ run_in_thread (GTask *task, GTaskThreadFunc function, GAsyncReadyCallback done)
  *
  * Begins a test of all devices and keys; one runs at a time. Main context.
  *
- * Returns: (transfer full): the test, which may have begun before; %NULL with %KW_ERROR_NOT_AUTHORIZED
+ * Returns: (transfer full): the test, which may have begun before; %NULL with %KW_ERROR_NOT_AUTHORIZED, or %KW_ERROR_BUSY
+ *   while one that was cancelled has not ended
  */
 KwSelfTest *
 kw_service_run_test (KwService *self, KwCaller *caller, GError **error)
@@ -138,6 +139,15 @@ kw_service_run_test (KwService *self, KwCaller *caller, GError **error)
   act.started = g_get_monotonic_time ();
   if (!kw_access_check_verb (caller, KW_VERB_RUN_TEST, &local_error))
     {
+      audit_act (self, &act, local_error);
+      g_propagate_error (error, g_steal_pointer (&local_error));
+      return NULL;
+    }
+  if (self->test != NULL && kw_self_test_is_ending (self->test))
+    {
+      g_set_error_literal (&local_error, KW_ERROR, KW_ERROR_BUSY,
+                           "The test before was cancelled, and its last step is still under way; "
+                           "try again in a moment");
       audit_act (self, &act, local_error);
       g_propagate_error (error, g_steal_pointer (&local_error));
       return NULL;
