@@ -16,6 +16,10 @@
 /* Work on slow devices waits for others before it. */
 #define CALL_TIMEOUT_MSEC 120000
 
+/* Whether the daemon runs is for the administrator to decide; polkit may ask for a password. */
+#define CALL_FLAGS                                                                                 \
+  (G_DBUS_CALL_FLAGS_NO_AUTO_START | G_DBUS_CALL_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION)
+
 static char *
 find_address (KwCli *cli, GError **error)
 {
@@ -108,10 +112,58 @@ kw_cli_bus_call (GDBusConnection *bus,
                  GError **error)
 {
   GError *call_error = NULL;
+  GVariant *reply = g_dbus_connection_call_sync (bus, KW_BUS_NAME, path, interface, method,
+                                                 parameters, G_VARIANT_TYPE (reply_type),
+                                                 CALL_FLAGS, CALL_TIMEOUT_MSEC, NULL, &call_error);
+
+  if (reply == NULL)
+    propagate_error (call_error, error);
+  return reply;
+}
+
+/**
+ * kw_cli_bus_is_there:
+ * @bus: the bus
+ * @error: where to store the error
+ *
+ * Returns: whether the daemon runs; else %FALSE with %KW_ERROR_UNAVAILABLE
+ */
+gboolean
+kw_cli_bus_is_there (GDBusConnection *bus, GError **error)
+{
+  g_autoptr (GVariant) reply
+      = kw_cli_bus_call (bus, KW_BUS_PATH, "org.freedesktop.DBus.Peer", "Ping", NULL, "()", error);
+
+  return reply != NULL;
+}
+
+/**
+ * kw_cli_bus_call_with_fds:
+ * @bus: the bus
+ * @method: method of the daemon as a whole
+ * @parameters: (transfer floating): what it takes
+ * @fds: descriptors that are passed
+ * @reply_type: type of what it gives
+ * @error: where to store the error, always one of %KW_ERROR
+ *
+ * Calls a method that takes descriptors, which may last as long as it likes.
+ *
+ * Returns: (transfer full): what it gave
+ */
+GVariant *
+kw_cli_bus_call_with_fds (GDBusConnection *bus,
+                          const char *method,
+                          GVariant *parameters,
+                          GUnixFDList *fds,
+                          const char *reply_type,
+                          GError **error)
+{
+  GError *call_error = NULL;
   GVariant *reply
-      = g_dbus_connection_call_sync (bus, KW_BUS_NAME, path, interface, method, parameters,
-                                     G_VARIANT_TYPE (reply_type), G_DBUS_CALL_FLAGS_NONE,
-                                     CALL_TIMEOUT_MSEC, NULL, &call_error);
+      = g_dbus_connection_call_with_unix_fd_list_sync (bus, KW_BUS_NAME, KW_BUS_PATH,
+                                                       KW_BUS_MANAGER_INTERFACE, method, parameters,
+                                                       G_VARIANT_TYPE (reply_type), CALL_FLAGS,
+                                                       G_MAXINT, fds, NULL, NULL, &call_error);
 
   if (reply == NULL)
     propagate_error (call_error, error);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gio/gio.h>
+#include <gio/gunixfdlist.h>
 
 #include "kw-cli.h"
 
@@ -29,6 +30,15 @@ GVariant *kw_cli_bus_call (GDBusConnection *bus,
                            GVariant *parameters,
                            const char *reply_type,
                            GError **error);
+
+gboolean kw_cli_bus_is_there (GDBusConnection *bus, GError **error);
+
+GVariant *kw_cli_bus_call_with_fds (GDBusConnection *bus,
+                                    const char *method,
+                                    GVariant *parameters,
+                                    GUnixFDList *fds,
+                                    const char *reply_type,
+                                    GError **error);
 
 GVariant *kw_cli_bus_get_manager (GDBusConnection *bus, GError **error);
 

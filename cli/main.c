@@ -36,7 +36,7 @@ static const KwCliCommand commands[] = {
     kw_cli_run_device_retry },
   { "devices", "", N_ ("List the devices"), 0, 0, NULL, NULL, kw_cli_run_devices },
   { "encrypt", "[FILE]", N_ ("Encrypt under the first key; prints an envelope"), 0, 1, NAME_KEYWARD,
-    kw_cli_add_envelope_options, kw_cli_run_seal },
+    kw_cli_add_encrypt_options, kw_cli_run_seal },
   { "encrypt", "ID BASE64|-", N_ ("Encrypt under a public key; prints base64"), 2, 2,
     NAME_HSMDAEMON, NULL, kw_cli_run_encrypt },
   { "genkey", "LABEL", N_ ("Make an RSA key pair"), 1, 1, NULL, kw_cli_add_genkey_options,
@@ -54,6 +54,8 @@ static const KwCliCommand commands[] = {
     kw_cli_run_monitor },
   { "random", "BYTES", N_ ("Print random bytes that a device made"), 1, 1, NULL,
     kw_cli_add_random_options, kw_cli_run_random },
+  { "reload", "", N_ ("Have the daemon read its configuration anew"), 0, 0, NULL, NULL,
+    kw_cli_run_reload },
   { "rewrap", "[FILE]", N_ ("Move an envelope to the first key"), 0, 1, NULL,
     kw_cli_add_envelope_options, kw_cli_run_rewrap },
   { "setup", "", N_ ("Write a configuration and show ownCloud's part"), 0, 0, NULL,
@@ -63,6 +65,8 @@ static const KwCliCommand commands[] = {
     kw_cli_run_status },
   { "test", "", N_ ("Test random numbers, each key on each device, and each pair"), 0, 0, NULL,
     NULL, kw_cli_run_test },
+  { "unlock", "[SERIAL]", N_ ("Give devices their PIN, which is asked for and never stored"), 0, 1,
+    NULL, NULL, kw_cli_run_unlock },
 };
 
 /* Options that every command has, and what they set beside KwCli. */
