@@ -16,6 +16,10 @@
 /* Work on slow devices waits for others before it. */
 #define CALL_TIMEOUT_MSEC 120000
 
+/* Whether the daemon runs is for the administrator to decide; polkit may ask for a password. */
+#define CALL_FLAGS                                                                                 \
+  (G_DBUS_CALL_FLAGS_NO_AUTO_START | G_DBUS_CALL_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION)
+
 static char *
 find_address (KwCli *cli, GError **error)
 {
@@ -108,10 +112,9 @@ kw_cli_bus_call (GDBusConnection *bus,
                  GError **error)
 {
   GError *call_error = NULL;
-  GVariant *reply
-      = g_dbus_connection_call_sync (bus, KW_BUS_NAME, path, interface, method, parameters,
-                                     G_VARIANT_TYPE (reply_type), G_DBUS_CALL_FLAGS_NONE,
-                                     CALL_TIMEOUT_MSEC, NULL, &call_error);
+  GVariant *reply = g_dbus_connection_call_sync (bus, KW_BUS_NAME, path, interface, method,
+                                                 parameters, G_VARIANT_TYPE (reply_type),
+                                                 CALL_FLAGS, CALL_TIMEOUT_MSEC, NULL, &call_error);
 
   if (reply == NULL)
     propagate_error (call_error, error);
@@ -119,42 +122,88 @@ kw_cli_bus_call (GDBusConnection *bus,
 }
 
 /**
+ * kw_cli_bus_is_there:
+ * @bus: the bus
+ * @error: where to store the error
+ *
+ * Returns: whether the daemon runs; else %FALSE with %KW_ERROR_UNAVAILABLE
+ */
+gboolean
+kw_cli_bus_is_there (GDBusConnection *bus, GError **error)
+{
+  g_autoptr (GVariant) reply
+      = kw_cli_bus_call (bus, KW_BUS_PATH, "org.freedesktop.DBus.Peer", "Ping", NULL, "()", error);
+
+  return reply != NULL;
+}
+
+/**
  * kw_cli_bus_call_with_fds:
  * @bus: the bus
- * @path: object of the daemon
- * @interface: its interface
- * @method: method of that
- * @parameters: (transfer floating) (nullable): what it takes
+ * @method: method of the daemon as a whole
+ * @parameters: (transfer floating): what it takes
+ * @fds: descriptors that are passed
  * @reply_type: type of what it gives
- * @fds: (nullable): descriptors that go with the parameters
- * @out_fds: (out) (nullable): descriptors that come with the reply
  * @error: where to store the error, always one of %KW_ERROR
  *
- * Calls a method of the daemon that takes or gives descriptors.
+ * Calls a method that takes descriptors, which may last as long as it likes.
  *
  * Returns: (transfer full): what it gave
  */
 GVariant *
 kw_cli_bus_call_with_fds (GDBusConnection *bus,
-                          const char *path,
-                          const char *interface,
                           const char *method,
                           GVariant *parameters,
-                          const char *reply_type,
                           GUnixFDList *fds,
-                          GUnixFDList **out_fds,
+                          const char *reply_type,
                           GError **error)
 {
   GError *call_error = NULL;
   GVariant *reply
-      = g_dbus_connection_call_with_unix_fd_list_sync (bus, KW_BUS_NAME, path, interface, method,
-                                                       parameters, G_VARIANT_TYPE (reply_type),
-                                                       G_DBUS_CALL_FLAGS_NONE, CALL_TIMEOUT_MSEC,
-                                                       fds, out_fds, NULL, &call_error);
+      = g_dbus_connection_call_with_unix_fd_list_sync (bus, KW_BUS_NAME, KW_BUS_PATH,
+                                                       KW_BUS_MANAGER_INTERFACE, method, parameters,
+                                                       G_VARIANT_TYPE (reply_type), CALL_FLAGS,
+                                                       G_MAXINT, fds, NULL, NULL, &call_error);
 
   if (reply == NULL)
     propagate_error (call_error, error);
   return reply;
+}
+
+/**
+ * kw_cli_bus_call_for_fd:
+ * @bus: the bus
+ * @method: method of the daemon as a whole, which gives one descriptor
+ * @error: where to store the error, always one of %KW_ERROR
+ *
+ * Calls a method that gives a descriptor.
+ *
+ * Returns: the descriptor, to be closed; −1 with an error
+ */
+int
+kw_cli_bus_call_for_fd (GDBusConnection *bus, const char *method, GError **error)
+{
+  GError *call_error = NULL;
+  g_autoptr (GUnixFDList) fds = NULL;
+  g_autoptr (GVariant) reply
+      = g_dbus_connection_call_with_unix_fd_list_sync (bus, KW_BUS_NAME, KW_BUS_PATH,
+                                                       KW_BUS_MANAGER_INTERFACE, method, NULL,
+                                                       G_VARIANT_TYPE ("(h)"), CALL_FLAGS,
+                                                       CALL_TIMEOUT_MSEC, NULL, &fds, NULL,
+                                                       &call_error);
+
+  if (reply == NULL)
+    {
+      propagate_error (call_error, error);
+      return -1;
+    }
+  if (fds == NULL || g_unix_fd_list_get_length (fds) != 1)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "The daemon's answer to %s has no descriptor",
+                   method);
+      return -1;
+    }
+  return g_unix_fd_list_get (fds, 0, error);
 }
 
 /**

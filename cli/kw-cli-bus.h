@@ -31,15 +31,16 @@ GVariant *kw_cli_bus_call (GDBusConnection *bus,
                            const char *reply_type,
                            GError **error);
 
+gboolean kw_cli_bus_is_there (GDBusConnection *bus, GError **error);
+
 GVariant *kw_cli_bus_call_with_fds (GDBusConnection *bus,
-                                    const char *path,
-                                    const char *interface,
                                     const char *method,
                                     GVariant *parameters,
-                                    const char *reply_type,
                                     GUnixFDList *fds,
-                                    GUnixFDList **out_fds,
+                                    const char *reply_type,
                                     GError **error);
+
+int kw_cli_bus_call_for_fd (GDBusConnection *bus, const char *method, GError **error);
 
 GVariant *kw_cli_bus_get_manager (GDBusConnection *bus, GError **error);
 

@@ -37,6 +37,8 @@ gboolean kw_cli_run_devices (KwCli *cli, char **arguments, GError **error);
 
 gboolean kw_cli_run_keys (KwCli *cli, char **arguments, GError **error);
 
+void kw_cli_add_encrypt_options (KwCli *cli, GOptionContext *context);
+
 void kw_cli_add_envelope_options (KwCli *cli, GOptionContext *context);
 
 gboolean kw_cli_run_seal (KwCli *cli, char **arguments, GError **error);
@@ -56,6 +58,13 @@ void kw_cli_add_generate_options (KwCli *cli, GOptionContext *context);
 gboolean kw_cli_run_keys_generate (KwCli *cli, char **arguments, GError **error);
 
 gboolean kw_cli_run_test (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_unlock (KwCli *cli, char **arguments, GError **error);
+
+gboolean kw_cli_run_reload (KwCli *cli, char **arguments, GError **error);
+
+gboolean
+kw_cli_stream (KwCli *cli, const char *method, const char *path, GVariant *options, GError **error);
 
 gboolean kw_cli_run_monitor (KwCli *cli, char **arguments, GError **error);
 

@@ -117,6 +117,8 @@ new_options (KwCli *cli)
     g_variant_builder_add (&builder, "{sv}", KW_BUS_OPTION_ASSOCIATED_DATA,
                            g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, cli->associated_data,
                                                       strlen (cli->associated_data), 1));
+  if (cli->key != NULL)
+    g_variant_builder_add (&builder, "{sv}", KW_BUS_OPTION_KEY, g_variant_new_string (cli->key));
   return g_variant_builder_end (&builder);
 }
 
@@ -209,10 +211,48 @@ print_envelope (KwCli *cli, GVariant *reply, GError **error)
 static gboolean
 check_options (KwCli *cli, GError **error)
 {
+  if (cli->stream && (cli->json || cli->binary))
+    {
+      kw_cli_set_usage_error (error, "--stream excludes --json and --binary");
+      return FALSE;
+    }
+  if (!cli->stream && cli->output != NULL)
+    {
+      kw_cli_set_usage_error (error, "--output goes with --stream");
+      return FALSE;
+    }
   if (!cli->json || !cli->binary)
     return TRUE;
   kw_cli_set_usage_error (error, "--json and --binary exclude each other");
   return FALSE;
+}
+
+static void
+add_stream_options (KwCli *cli, GOptionContext *context)
+{
+  const GOptionEntry entries[] = {
+    { "stream", 0, 0, G_OPTION_ARG_NONE, &cli->stream,
+      N_ ("For large input: any size, a chunk at a time, from FILE to --output"), NULL },
+    { "output", 0, 0, G_OPTION_ARG_FILENAME, &cli->output,
+      N_ ("With --stream: write to this file, not to standard output"), "FILE" },
+    G_OPTION_ENTRY_NULL,
+  };
+
+  g_option_context_add_main_entries (context, entries, GETTEXT_PACKAGE);
+}
+
+void
+kw_cli_add_encrypt_options (KwCli *cli, GOptionContext *context)
+{
+  const GOptionEntry entries[] = {
+    { "key", 0, 0, G_OPTION_ARG_STRING, &cli->key,
+      N_ ("Encrypt under this entry of hsm_keyid, not the first"), "KEY" },
+    G_OPTION_ENTRY_NULL,
+  };
+
+  kw_cli_add_envelope_options (cli, context);
+  g_option_context_add_main_entries (context, entries, GETTEXT_PACKAGE);
+  add_stream_options (cli, context);
 }
 
 void
@@ -238,6 +278,7 @@ kw_cli_add_decrypt_options (KwCli *cli, GOptionContext *context)
   };
 
   g_option_context_add_main_entries (context, entries, GETTEXT_PACKAGE);
+  add_stream_options (cli, context);
 }
 
 gboolean
@@ -247,6 +288,8 @@ kw_cli_run_seal (KwCli *cli, char **arguments, GError **error)
 
   if (!check_options (cli, error))
     return FALSE;
+  if (cli->stream)
+    return kw_cli_stream (cli, "EncryptFile", arguments[0], new_options (cli), error);
   reply = call_with_input (cli, arguments[0], "Encrypt", FALSE, error);
   return reply != NULL && print_envelope (cli, reply, error);
 }
@@ -265,9 +308,16 @@ take_plaintext (GVariant *reply, GError **error)
 gboolean
 kw_cli_run_open (KwCli *cli, char **arguments, GError **error)
 {
-  g_autoptr (GVariant) reply = call_with_input (cli, arguments[0], "Decrypt", TRUE, error);
-  g_autoptr (KwSecret) plaintext = reply != NULL ? take_plaintext (reply, error) : NULL;
+  g_autoptr (GVariant) reply = NULL;
+  g_autoptr (KwSecret) plaintext = NULL;
   g_autoptr (KwSecret) text = NULL;
+
+  if (!check_options (cli, error))
+    return FALSE;
+  if (cli->stream)
+    return kw_cli_stream (cli, "DecryptFile", arguments[0], new_options (cli), error);
+  reply = call_with_input (cli, arguments[0], "Decrypt", TRUE, error);
+  plaintext = reply != NULL ? take_plaintext (reply, error) : NULL;
 
   if (plaintext == NULL)
     return FALSE;

@@ -17,8 +17,9 @@
 #include <string.h>
 
 /*
- * device retry and keys accept: acts of the administrator on what the state directory remembers. No token is touched; a
- * running daemon watches the directory and takes it up. Only which AES key is meant has to be asked of the daemon.
+ * device retry and keys accept: acts of the administrator on what is remembered of PINs and keys. A running daemon does them;
+ * without one, or for a device that is not there, the state directory is changed here. Which AES key is meant only a daemon can
+ * tell.
  */
 
 static gboolean
@@ -46,10 +47,9 @@ print_retry (KwCli *cli, const char *serial, guint n_forgotten, GError **error)
   return kw_cli_output_text (text, error);
 }
 
-gboolean
-kw_cli_run_device_retry (KwCli *cli, char **arguments, GError **error)
+static gboolean
+retry_offline (KwCli *cli, const char *serial, GError **error)
 {
-  const char *serial = arguments[0];
   g_autoptr (KwConfig) config = kw_cli_config_load (cli, error);
   g_autoptr (KwPinGuard) guard = NULL;
   guint n_forgotten = 0;
@@ -67,6 +67,56 @@ kw_cli_run_device_retry (KwCli *cli, char **arguments, GError **error)
       return FALSE;
     }
   return print_retry (cli, serial, n_forgotten, error);
+}
+
+typedef struct
+{
+  GDBusConnection *bus;
+  const char *serial; /* NULL = all that wait for the administrator */
+  guint n_retried;
+} Retry;
+
+static gboolean
+retry_device (const char *path, GVariant *device, gpointer user_data, GError **error)
+{
+  Retry *retry = user_data;
+  const char *state = kw_cli_bus_get_string (device, "State");
+  gboolean meant = retry->serial != NULL
+                       ? g_str_equal (kw_cli_bus_get_string (device, "Serial"), retry->serial)
+                       : g_str_equal (state, "pin-refused");
+  g_autoptr (GVariant) reply = NULL;
+
+  if (!meant)
+    return TRUE;
+  reply = kw_cli_bus_call (retry->bus, path, KW_BUS_DEVICE_INTERFACE, "Retry", NULL, "()", error);
+  if (reply != NULL)
+    retry->n_retried++;
+  return reply != NULL;
+}
+
+/* By the daemon, if it runs and the device is there; @out_done is left FALSE when it is not. */
+static gboolean
+retry_by_daemon (KwCli *cli, const char *serial, gboolean *out_done, GError **error)
+{
+  g_autoptr (GDBusConnection) bus = kw_cli_bus_open (cli, NULL);
+  Retry retry = { bus, serial, 0 };
+
+  if (bus == NULL || !kw_cli_bus_is_there (bus, NULL))
+    return TRUE;
+  if (!kw_cli_bus_foreach (bus, KW_BUS_DEVICE_INTERFACE, retry_device, &retry, error))
+    return FALSE;
+  *out_done = retry.n_retried > 0;
+  return !*out_done || print_retry (cli, serial, retry.n_retried, error);
+}
+
+gboolean
+kw_cli_run_device_retry (KwCli *cli, char **arguments, GError **error)
+{
+  gboolean done = FALSE;
+
+  if (!retry_by_daemon (cli, arguments[0], &done, error))
+    return FALSE;
+  return done || retry_offline (cli, arguments[0], error);
 }
 
 static gboolean
@@ -102,15 +152,12 @@ is_selector (const char *text)
 
 /* Which AES key is meant can only be said of devices that are there: the daemon knows them. */
 static gboolean
-accept_aes_key (KwCli *cli, const char *id, GError **error)
+accept_by_daemon (KwCli *cli, GDBusConnection *bus, const char *id, GError **error)
 {
-  g_autoptr (GDBusConnection) bus = kw_cli_bus_open (cli, error);
   g_autoptr (GVariant) reply = NULL;
   g_autofree char *text = NULL;
   GVariantBuilder options;
 
-  if (bus == NULL)
-    return FALSE;
   g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
   if (cli->fingerprint != NULL)
     g_variant_builder_add (&options, "{sv}", KW_BUS_OPTION_FINGERPRINT,
@@ -165,6 +212,13 @@ accept_rsa_key (KwCli *cli, char **arguments, GError **error)
 gboolean
 kw_cli_run_keys_accept (KwCli *cli, char **arguments, GError **error)
 {
-  return is_selector (arguments[0]) ? accept_aes_key (cli, arguments[0], error)
-                                    : accept_rsa_key (cli, arguments, error);
+  g_autoptr (GError) bus_error = NULL;
+  g_autoptr (GDBusConnection) bus = kw_cli_bus_open (cli, &bus_error);
+
+  if (bus != NULL && kw_cli_bus_is_there (bus, &bus_error))
+    return accept_by_daemon (cli, bus, arguments[0], error);
+  if (!is_selector (arguments[0]))
+    return accept_rsa_key (cli, arguments, error);
+  g_propagate_error (error, g_steal_pointer (&bus_error));
+  return FALSE;
 }

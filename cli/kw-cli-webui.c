@@ -3,14 +3,12 @@
 
 #include "config.h"
 
-#include "kw-bus-names.h"
 #include "kw-cli-bus.h"
 #include "kw-cli-commands.h"
 #include "kw-error.h"
 #include "kw-i18n.h"
 #include "kw-secret.h"
 
-#include <gio/gunixfdlist.h>
 #include <glib/gi18n.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,24 +20,6 @@
  */
 
 #define MAX_LINK_BYTES 1024
-
-static int
-ask_for_link (GDBusConnection *bus, GError **error)
-{
-  g_autoptr (GUnixFDList) list = NULL;
-  g_autoptr (GVariant) reply
-      = kw_cli_bus_call_with_fds (bus, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "WebLogin", NULL,
-                                  "(h)", NULL, &list, error);
-
-  if (reply == NULL)
-    return -1;
-  if (list == NULL || g_unix_fd_list_get_length (list) != 1)
-    {
-      g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "The daemon gave no link");
-      return -1;
-    }
-  return g_unix_fd_list_get (list, 0, error);
-}
 
 static KwSecret *
 read_link (int fd, GError **error)
@@ -67,7 +47,7 @@ kw_cli_run_webui_login (KwCli *cli, char **arguments G_GNUC_UNUSED, GError **err
 {
   g_autoptr (GDBusConnection) bus = kw_cli_bus_open (cli, error);
   g_autoptr (KwSecret) link = NULL;
-  int fd = bus != NULL ? ask_for_link (bus, error) : -1;
+  int fd = bus != NULL ? kw_cli_bus_call_for_fd (bus, "WebLogin", error) : -1;
 
   if (fd < 0)
     return FALSE;

@@ -40,6 +40,7 @@ kw_cli_free (KwCli *self)
   g_free (self->kind);
   g_free (self->label);
   g_free (self->fingerprint);
+  g_free (self->key);
   g_ptr_array_unref (self->notices);
   g_free (self);
 }

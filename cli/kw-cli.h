@@ -20,6 +20,8 @@ G_BEGIN_DECLS
  * @bus_address: (nullable): --bus-address
  * @associated_data: (nullable): --associated-data
  * @binary: --binary
+ * @stream: --stream
+ * @key: (nullable): --key of encrypt
  * @kind: (nullable): --kind of keys generate
  * @label: (nullable): --label of keys generate
  * @fingerprint: (nullable): --fingerprint of keys accept
@@ -43,6 +45,8 @@ typedef struct
   char *bus_address;
   char *associated_data;
   gboolean binary;
+  gboolean stream;
+  char *key;
   char *kind;
   char *label;
   char *fingerprint;

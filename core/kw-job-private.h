@@ -44,6 +44,7 @@ struct _KwJob
   guint bits;
   char *label; /* owned, nullable */
   gboolean may_run_here;
+  gint cancelled; /* atomic; set by any thread */
 
   /* who is told */
   KwJobFunc callback;

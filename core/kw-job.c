@@ -283,6 +283,33 @@ kw_job_set_key_name (KwJob *self, const char *key_name)
 }
 
 /**
+ * kw_job_cancel:
+ * @self: a job, submitted or not
+ *
+ * Says that nobody waits for it any more: it ends with %KW_ERROR_CANCELLED as soon as it is not in the hands of a device. What a
+ * device is doing is not broken off. Any thread.
+ */
+void
+kw_job_cancel (KwJob *self)
+{
+  g_return_if_fail (self != NULL);
+
+  g_atomic_int_set (&self->cancelled, TRUE);
+}
+
+/**
+ * kw_job_is_cancelled:
+ * @self: a job
+ *
+ * Returns: whether nobody waits for it any more. Any thread.
+ */
+gboolean
+kw_job_is_cancelled (const KwJob *self)
+{
+  return g_atomic_int_get (&self->cancelled);
+}
+
+/**
  * kw_job_set_callback:
  * @self: a job that was not submitted yet
  * @callback: told once when the job has ended, on any thread; must not block

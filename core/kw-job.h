@@ -76,6 +76,10 @@ void kw_job_set_key_id (KwJob *self, GBytes *key_id);
 
 void kw_job_set_key_name (KwJob *self, const char *key_name);
 
+void kw_job_cancel (KwJob *self);
+
+gboolean kw_job_is_cancelled (const KwJob *self);
+
 void kw_job_set_callback (KwJob *self, KwJobFunc callback, gpointer user_data);
 
 void kw_job_set_may_run_here (KwJob *self, gboolean may_run_here);

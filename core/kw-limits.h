@@ -60,5 +60,12 @@
 #define KW_MAX_WEB_LOGINS 16        /* links that were not used yet */
 #define KW_MAX_REFUSED_CALLERS 4096 /* addresses whose failures are counted */
 
+#define KW_MAX_BUS_CALLS 8192         /* on D-Bus at a time */
+#define KW_MAX_BUS_CALLS_PER_PEER 512 /* of one caller */
+#define KW_MAX_BUS_FILES 16           /* files that are encrypted or decrypted at a time */
+#define KW_MAX_BUS_FILES_PER_PEER 4   /* for one caller */
+#define KW_MAX_BUS_OPTIONS 16         /* of one call */
+#define KW_MAX_PEER_GROUPS 1024       /* groups of a caller that are looked at */
+
 #define KW_GENERATE_TIMEOUT_FACTOR                                                                 \
   12 /* making a key may take this many times as long as using one */

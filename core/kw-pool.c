@@ -352,6 +352,11 @@ attempt_run (gpointer user_data)
   Attempt *attempt = user_data;
 
   attempt->started = g_get_monotonic_time ();
+  if (kw_job_is_cancelled (attempt->job))
+    {
+      g_set_error_literal (&attempt->error, KW_ERROR, KW_ERROR_CANCELLED, "The caller has left");
+      return;
+    }
   switch (attempt->verb)
     {
     case KW_VERB_ENCRYPT:
@@ -547,6 +552,11 @@ end_attempt (Attempt *attempt, KwJob *job)
   gboolean pin_trouble = is_pin_trouble (attempt->error);
   gboolean trouble = pin_trouble || kw_error_is_device_trouble (attempt->error);
 
+  if (kw_job_is_cancelled (job) && g_error_matches (attempt->error, KW_ERROR, KW_ERROR_CANCELLED))
+    {
+      fail_job (job, KW_ERROR_CANCELLED, attempt->error->message);
+      return;
+    }
   /* Making a key takes so much longer that it would spoil the figures. */
   kw_device_count_job (attempt->device,
                        verb_generates (attempt->verb) ? -1
@@ -976,6 +986,11 @@ pool_dispatch (KwPool *self, KwJob *job)
   KwDevice *device = NULL;
   gint64 now = g_get_monotonic_time ();
 
+  if (kw_job_is_cancelled (job))
+    {
+      fail_job (job, KW_ERROR_CANCELLED, "The caller has left");
+      return;
+    }
   if (now >= job->deadline)
     {
       fail_job (job, KW_ERROR_TIMEOUT, "No device answered in time");

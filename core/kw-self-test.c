@@ -27,6 +27,7 @@ struct _KwSelfTest
   GPtrArray *steps;      /* owned; of Step */
   GPtrArray *results;    /* owned; of KwTestResult */
   GMainContext *context; /* owned: the one it was made in */
+  char *device;          /* owned, nullable: the only one that is tested */
   guint next;
   gboolean running;
   gboolean cancelled; /* it ends when what is being done has ended */
@@ -599,13 +600,26 @@ plan_dkek (KwSelfTest *self, GArray *tested)
     add_finding (self, "dkek", g_strdup ("all devices"), KW_TEST_PASSED, "");
 }
 
+/* Only the device that was asked for, if one was. */
+static void
+choose_devices (KwSelfTest *self, GPtrArray *devices)
+{
+  for (guint i = devices->len; self->device != NULL && i > 0; i--)
+    {
+      if (!g_str_equal (kw_device_get_name (g_ptr_array_index (devices, i - 1)), self->device))
+        g_ptr_array_remove_index (devices, i - 1);
+    }
+}
+
 static void
 plan (KwSelfTest *self)
 {
   g_autoptr (GPtrArray) devices = kw_pool_dup_devices (self->pool);
   g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (self->keyring);
-  g_autoptr (GArray) tested = find_tested (devices, matrix);
+  g_autoptr (GArray) tested = NULL;
 
+  choose_devices (self, devices);
+  tested = find_tested (devices, matrix);
   if (devices->len == 0)
     {
       g_autofree char *text = kw_pool_dup_status_text (self->pool);
@@ -844,6 +858,7 @@ kw_self_test_finalize (GObject *object)
   g_ptr_array_unref (self->steps);
   g_ptr_array_unref (self->results);
   g_main_context_unref (self->context);
+  g_free (self->device);
   G_OBJECT_CLASS (kw_self_test_parent_class)->finalize (object);
 }
 
@@ -896,6 +911,22 @@ kw_self_test_new (KwPool *pool, KwKeyring *keyring)
   self->pool = g_object_ref (pool);
   self->keyring = g_object_ref (keyring);
   return self;
+}
+
+/**
+ * kw_self_test_set_device:
+ * @self: a test that was not started
+ * @device: (nullable): name of a device; %NULL for all
+ *
+ * Has one device tested alone, without pairs. Main context.
+ */
+void
+kw_self_test_set_device (KwSelfTest *self, const char *device)
+{
+  g_return_if_fail (KW_IS_SELF_TEST (self));
+
+  g_free (self->device);
+  self->device = g_strdup (device);
 }
 
 /**

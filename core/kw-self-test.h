@@ -49,6 +49,8 @@ G_DECLARE_FINAL_TYPE (KwSelfTest, kw_self_test, KW, SELF_TEST, GObject)
 
 KwSelfTest *kw_self_test_new (KwPool *pool, KwKeyring *keyring);
 
+void kw_self_test_set_device (KwSelfTest *self, const char *device);
+
 void kw_self_test_start (KwSelfTest *self);
 
 void kw_self_test_cancel (KwSelfTest *self);

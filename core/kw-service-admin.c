@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include "kw-error.h"
+#include "kw-fingerprint.h"
 #include "kw-limits.h"
 #include "kw-log.h"
 #include "kw-service-private.h"
@@ -129,6 +130,23 @@ run_in_thread (GTask *task, GTaskThreadFunc function, GAsyncReadyCallback done)
 KwSelfTest *
 kw_service_run_test (KwService *self, KwCaller *caller, GError **error)
 {
+  return kw_service_test_device (self, caller, NULL, error);
+}
+
+/**
+ * kw_service_test_device:
+ * @self: a service
+ * @caller: who asks
+ * @device: (nullable): name of a device; %NULL for all
+ * @error: where to store the error
+ *
+ * As kw_service_run_test(), for one device. Main context.
+ *
+ * Returns: (transfer full): the test, which may have begun before, for other devices; %NULL with %KW_ERROR_NOT_AUTHORIZED
+ */
+KwSelfTest *
+kw_service_test_device (KwService *self, KwCaller *caller, const char *device, GError **error)
+{
   g_autoptr (GError) local_error = NULL;
   Act act = { 0 };
 
@@ -136,6 +154,7 @@ kw_service_run_test (KwService *self, KwCaller *caller, GError **error)
 
   act.caller = caller;
   act.verb = KW_VERB_RUN_TEST;
+  act.device = (char *) device;
   act.started = g_get_monotonic_time ();
   if (!kw_access_check_verb (caller, KW_VERB_RUN_TEST, &local_error))
     {
@@ -156,6 +175,7 @@ kw_service_run_test (KwService *self, KwCaller *caller, GError **error)
     {
       g_clear_object (&self->test);
       self->test = kw_self_test_new (self->pool, self->keyring);
+      kw_self_test_set_device (self->test, device);
       kw_self_test_start (self->test);
     }
   audit_act (self, &act, NULL);
@@ -372,6 +392,16 @@ fingerprint_is_present (const KwKeyMatrix *matrix, guint row, const char *finger
   return FALSE;
 }
 
+/* As long as that of an AES key, or of an RSA key. */
+static gboolean
+is_fingerprint (const char *text)
+{
+  gsize size = strlen (text);
+
+  return (size == 2 * KW_FINGERPRINT_AES_BYTES || size == 4 * KW_FINGERPRINT_AES_BYTES)
+         && strspn (text, "0123456789abcdefABCDEF") == size;
+}
+
 static gboolean
 find_row (const KwKeyMatrix *matrix, const char *id, guint *out_row)
 {
@@ -394,6 +424,12 @@ choose_key (KwService *self, Act *act, const char *fingerprint, GError **error)
   guint row = 0;
   gboolean found = find_row (matrix, act->key, &row);
 
+  if (fingerprint != NULL && !is_fingerprint (fingerprint))
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                   "A fingerprint of an AES key is %d digits in hex", 2 * KW_FINGERPRINT_AES_BYTES);
+      return FALSE;
+    }
   if (fingerprint != NULL && (!found || !fingerprint_is_present (matrix, row, fingerprint)))
     {
       g_set_error (

@@ -23,6 +23,9 @@ void kw_service_stop (KwService *self);
 
 void kw_service_submit (KwService *self, KwJob *job);
 
+KwSelfTest *
+kw_service_test_device (KwService *self, KwCaller *caller, const char *device, GError **error);
+
 KwSelfTest *kw_service_run_test (KwService *self, KwCaller *caller, GError **error);
 
 void kw_service_retry_device_async (KwService *self,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gio/gio.h>
+#include <gio/gunixfdlist.h>
 
 #include "kw-bus-peer.h"
 #include "kw-job.h"
@@ -12,20 +13,25 @@ G_BEGIN_DECLS
 /**
  * KwBusCalls:
  *
- * What calls of methods have in common: who calls is found out and may be refused, and calls at hand are counted. Main
- * context, but for answers of jobs.
+ * What calls of methods have in common: who calls is found out, polkit is asked where it has to be, calls at hand are counted and
+ * end when their caller leaves. Main context, but for answers.
  */
 typedef struct _KwBusCalls KwBusCalls;
 
 /**
+ * KwBusCall:
+ *
+ * A call that is at hand. It is answered once, on any thread, which ends it.
+ */
+typedef struct _KwBusCall KwBusCall;
+
+/**
  * KwBusCallFunc:
- * @invocation: the call; the function answers it
- * @caller: who calls, and may
+ * @call: (transfer full): the call; the function has it answered
+ * @caller: who calls, with what he was granted for this call
  * @user_data: what was given with it
  */
-typedef void (*KwBusCallFunc) (GDBusMethodInvocation *invocation,
-                               KwCaller *caller,
-                               gpointer user_data);
+typedef void (*KwBusCallFunc) (KwBusCall *call, KwCaller *caller, gpointer user_data);
 
 /**
  * KwBusAnswerFunc:
@@ -45,15 +51,27 @@ guint kw_bus_calls_get_n_pending (KwBusCalls *self);
 
 void kw_bus_calls_free (KwBusCalls *self);
 
-void kw_bus_calls_authorise (KwBusCalls *self,
-                             GDBusMethodInvocation *invocation,
-                             KwBusCallFunc func,
-                             gpointer user_data);
+void kw_bus_calls_begin (KwBusCalls *self,
+                         GDBusMethodInvocation *invocation,
+                         KwVerb verb,
+                         KwBusCallFunc func,
+                         gpointer user_data);
 
-void kw_bus_calls_submit (KwBusCalls *self,
-                          GDBusMethodInvocation *invocation,
-                          KwJob *job,
-                          KwBusAnswerFunc answer);
+GDBusMethodInvocation *kw_bus_call_get_invocation (KwBusCall *self);
+
+GCancellable *kw_bus_call_get_cancellable (KwBusCall *self);
+
+KwBusPeer *kw_bus_call_get_peer (KwBusCall *self);
+
+void kw_bus_call_submit (KwBusCall *self, KwJob *job, KwBusAnswerFunc answer);
+
+void kw_bus_call_return (KwBusCall *self, GVariant *values);
+
+void kw_bus_call_return_with_fds (KwBusCall *self, GVariant *values, GUnixFDList *fds);
+
+void kw_bus_call_fail (KwBusCall *self, const GError *error);
+
+void kw_bus_call_take_error (KwBusCall *self, GError *error);
 
 void kw_bus_return_error (GDBusMethodInvocation *invocation, const GError *error);
 

@@ -5,8 +5,10 @@
 
 #include "kw-bus-manager.h"
 
+#include "kw-bus-file.h"
 #include "kw-bus-generated.h"
 #include "kw-bus-names.h"
+#include "kw-bus-options.h"
 #include "kw-error.h"
 #include "kw-log.h"
 #include "kw-uuid.h"
@@ -22,6 +24,7 @@ struct _KwBusManager
   KwService *service;
   KwBusCalls *calls;
   KwBusObjects *objects;
+  KwBusFiles *files;
   KwBusOrgKeyward1Manager *skeleton;
   gboolean started; /* devices were looked for */
   guint update_id;
@@ -40,58 +43,6 @@ static const struct
   { "rsa3072", KW_KEY_KIND_RSA, 3072 },
   { "rsa4096", KW_KEY_KIND_RSA, 4096 },
 };
-
-/* Takes options apart: each known one may be there, nothing else. */
-static gboolean
-read_options (GVariant *options,
-              const char *name,
-              const GVariantType *type,
-              GVariant **out_value,
-              GError **error)
-{
-  GVariantIter iter;
-  const char *key;
-  GVariant *value;
-
-  if (out_value != NULL)
-    *out_value = NULL;
-  g_variant_iter_init (&iter, options);
-  while (g_variant_iter_next (&iter, "{&sv}", &key, &value))
-    {
-      gboolean known = name != NULL && g_str_equal (key, name) && *out_value == NULL;
-
-      if (!known || !g_variant_is_of_type (value, type))
-        {
-          if (known)
-            g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
-                         "The option %s has the type %s, not %s", key,
-                         g_variant_get_type_string (value), g_variant_type_peek_string (type));
-          else
-            g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "There is no option %s%s%s",
-                         key, name != NULL ? "; there is " : "", name != NULL ? name : "");
-          g_variant_unref (value);
-          if (out_value != NULL)
-            g_clear_pointer (out_value, g_variant_unref);
-          return FALSE;
-        }
-      *out_value = value;
-    }
-  return TRUE;
-}
-
-static gboolean
-read_associated_data (GVariant *options, GBytes **out_data, GError **error)
-{
-  g_autoptr (GVariant) value = NULL;
-
-  *out_data = NULL;
-  if (!read_options (options, KW_BUS_OPTION_ASSOCIATED_DATA, G_VARIANT_TYPE_BYTESTRING, &value,
-                     error))
-    return FALSE;
-  if (value != NULL)
-    *out_data = g_variant_get_data_as_bytes (value);
-  return TRUE;
-}
 
 static GVariant *
 new_bytes (GBytes *bytes)
@@ -188,135 +139,133 @@ answer_generated (KwJob *job)
 
 /* The parameters of a call, which live as long as it. */
 static GVariant *
-ref_parameter (GDBusMethodInvocation *invocation, gsize index)
+ref_parameter (KwBusCall *call, gsize index)
 {
-  return g_variant_get_child_value (g_dbus_method_invocation_get_parameters (invocation), index);
+  return g_variant_get_child_value (g_dbus_method_invocation_get_parameters (
+                                        kw_bus_call_get_invocation (call)),
+                                    index);
 }
 
 static void
-return_error (GDBusMethodInvocation *invocation, GError *error)
-{
-  kw_bus_return_error (invocation, error);
-  g_error_free (error);
-}
-
-static void
-encrypt_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+encrypt_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
-  g_autoptr (GVariant) plaintext = ref_parameter (invocation, 0);
-  g_autoptr (GVariant) options = ref_parameter (invocation, 1);
+  g_autoptr (GVariant) plaintext = ref_parameter (call, 0);
+  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  KwBusOption known[]
+      = { { KW_BUS_OPTION_ASSOCIATED_DATA, "ay", NULL }, { KW_BUS_OPTION_KEY, "s", NULL } };
+  gsize max_plaintext = kw_config_get_hsm (self->config)->max_plaintext;
   g_autoptr (GBytes) associated_data = NULL;
   g_autoptr (KwSecret) secret = NULL;
   g_autoptr (KwJob) job = NULL;
   GError *error = NULL;
 
-  if (!read_associated_data (options, &associated_data, &error))
-    {
-      return_error (invocation, error);
-      return;
-    }
-  if (g_variant_get_size (plaintext) > kw_config_get_hsm (self->config)->max_plaintext)
-    {
-      g_dbus_method_invocation_return_error (invocation, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
-                                             "The plaintext has %" G_GSIZE_FORMAT
-                                             " bytes; max_plaintext allows %" G_GSIZE_FORMAT,
-                                             g_variant_get_size (plaintext),
-                                             kw_config_get_hsm (self->config)->max_plaintext);
-      return;
-    }
-  secret = kw_secret_new_unlocked (g_variant_get_size (plaintext), &error);
+  if (g_variant_get_size (plaintext) > max_plaintext)
+    g_set_error (&error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                 "The plaintext has %" G_GSIZE_FORMAT
+                 " bytes; max_plaintext allows %" G_GSIZE_FORMAT,
+                 g_variant_get_size (plaintext), max_plaintext);
+  else if (kw_bus_options_read (options, known, G_N_ELEMENTS (known), &error))
+    secret = kw_secret_new_unlocked (g_variant_get_size (plaintext), &error);
   if (secret == NULL)
     {
-      return_error (invocation, error);
+      kw_bus_options_clear (known, G_N_ELEMENTS (known));
+      kw_bus_call_take_error (call, error);
       return;
     }
   if (g_variant_get_size (plaintext) > 0)
     memcpy (kw_secret_get_data (secret), g_variant_get_data (plaintext),
             g_variant_get_size (plaintext));
+  associated_data = kw_bus_option_dup_bytes (&known[0]);
   job = kw_job_new_encrypt (caller, secret, associated_data);
-  kw_bus_calls_submit (self->calls, invocation, job, answer_envelope);
+  kw_job_set_key_name (job, kw_bus_option_get_string (&known[1]));
+  kw_bus_options_clear (known, G_N_ELEMENTS (known));
+  kw_bus_call_submit (call, job, answer_envelope);
 }
 
 typedef KwJob *(*NewJobFunc) (KwCaller *caller, GBytes *envelope, GBytes *associated_data);
 
 static void
-open_for (KwBusManager *self,
-          GDBusMethodInvocation *invocation,
-          KwCaller *caller,
-          NewJobFunc new_job,
-          KwBusAnswerFunc answer)
+open_for (KwBusCall *call, KwCaller *caller, NewJobFunc new_job, KwBusAnswerFunc answer)
 {
-  g_autoptr (GVariant) ciphertext = ref_parameter (invocation, 0);
-  g_autoptr (GVariant) options = ref_parameter (invocation, 1);
+  g_autoptr (GVariant) ciphertext = ref_parameter (call, 0);
+  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  KwBusOption known[] = { { KW_BUS_OPTION_ASSOCIATED_DATA, "ay", NULL } };
   g_autoptr (GBytes) associated_data = NULL;
   g_autoptr (GBytes) envelope = NULL;
   g_autoptr (KwJob) job = NULL;
   GError *error = NULL;
 
-  if (!read_associated_data (options, &associated_data, &error))
+  if (!kw_bus_options_read (options, known, G_N_ELEMENTS (known), &error))
     {
-      return_error (invocation, error);
+      kw_bus_call_take_error (call, error);
       return;
     }
+  associated_data = kw_bus_option_dup_bytes (&known[0]);
+  kw_bus_options_clear (known, G_N_ELEMENTS (known));
   envelope = g_variant_get_data_as_bytes (ciphertext);
   job = new_job (caller, envelope, associated_data);
-  kw_bus_calls_submit (self->calls, invocation, job, answer);
+  kw_bus_call_submit (call, job, answer);
 }
 
 static void
-decrypt_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+decrypt_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  open_for (user_data, invocation, caller, kw_job_new_decrypt, answer_plaintext);
+  open_for (call, caller, kw_job_new_decrypt, answer_plaintext);
 }
 
 static void
-rewrap_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+rewrap_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  open_for (user_data, invocation, caller, kw_job_new_rewrap, answer_rewrapped);
+  open_for (call, caller, kw_job_new_rewrap, answer_rewrapped);
 }
 
 static void
-random_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+random_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  KwBusManager *self = user_data;
+  g_autoptr (GVariant) size = ref_parameter (call, 0);
+  g_autoptr (KwJob) job = kw_job_new_random (caller, g_variant_get_uint32 (size));
+
+  kw_bus_call_submit (call, job, answer_random);
+}
+
+static gboolean
+find_kind (const char *name, guint *out_kind, GError **error)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (kinds); i++)
+    {
+      if (g_str_equal (kinds[i].name, name))
+        {
+          *out_kind = i;
+          return TRUE;
+        }
+    }
+  g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+               "There is no kind of key “%s”; there are aes256, rsa2048, rsa3072 and rsa4096",
+               name);
+  return FALSE;
+}
+
+static void
+generate_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
+{
+  g_autoptr (GVariant) kind = ref_parameter (call, 0);
+  g_autoptr (GVariant) label = ref_parameter (call, 1);
+  g_autoptr (GVariant) options = ref_parameter (call, 2);
+  const char *text = g_variant_get_string (label, NULL);
   g_autoptr (KwJob) job = NULL;
-  guint32 size;
-
-  g_variant_get (g_dbus_method_invocation_get_parameters (invocation), "(u)", &size);
-  job = kw_job_new_random (caller, size);
-  kw_bus_calls_submit (self->calls, invocation, job, answer_random);
-}
-
-static void
-generate_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
-{
-  KwBusManager *self = user_data;
-  g_autoptr (GVariant) options = ref_parameter (invocation, 2);
-  g_autoptr (KwJob) job = NULL;
-  const char *kind, *label;
   GError *error = NULL;
   guint i = 0;
 
-  g_variant_get (g_dbus_method_invocation_get_parameters (invocation), "(&s&s@a{sv})", &kind,
-                 &label, NULL);
-  while (i < G_N_ELEMENTS (kinds) && !g_str_equal (kinds[i].name, kind))
-    i++;
-  if (i == G_N_ELEMENTS (kinds))
+  if (!find_kind (g_variant_get_string (kind, NULL), &i, &error)
+      || !kw_bus_options_read (options, NULL, 0, &error))
     {
-      g_dbus_method_invocation_return_error (
-          invocation, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
-          "There is no kind of key “%s”; there are aes256, rsa2048, rsa3072 and rsa4096", kind);
+      kw_bus_call_take_error (call, error);
       return;
     }
-  if (!read_options (options, NULL, NULL, NULL, &error))
-    {
-      return_error (invocation, error);
-      return;
-    }
-  job = kinds[i].kind == KW_KEY_KIND_AES ? kw_job_new_generate_aes (caller, kinds[i].bits, label)
-                                         : kw_job_new_generate_rsa (caller, kinds[i].bits, label);
-  kw_bus_calls_submit (self->calls, invocation, job, answer_generated);
+  job = kinds[i].kind == KW_KEY_KIND_AES ? kw_job_new_generate_aes (caller, kinds[i].bits, text)
+                                         : kw_job_new_generate_rsa (caller, kinds[i].bits, text);
+  kw_bus_call_submit (call, job, answer_generated);
 }
 
 /* Cells of the matrix; those that are well only if they are wanted. */
@@ -345,75 +294,69 @@ new_matrix (KwKeyMatrix *matrix, gboolean all)
 static void
 on_keys_checked (GObject *source, GAsyncResult *result, gpointer user_data)
 {
-  GDBusMethodInvocation *invocation = user_data;
-  g_autoptr (GError) error = NULL;
+  KwBusCall *call = user_data;
+  GError *error = NULL;
   g_autoptr (KwKeyMatrix) matrix
       = kw_service_check_keys_finish (KW_SERVICE (source), result, &error);
 
   if (matrix == NULL)
-    kw_bus_return_error (invocation, error);
+    kw_bus_call_take_error (call, error);
   else
-    g_dbus_method_invocation_return_value (invocation,
-                                           g_variant_new ("(@a(ssss))", new_matrix (matrix, TRUE)));
+    kw_bus_call_return (call, g_variant_new ("(@a(ssss))", new_matrix (matrix, TRUE)));
 }
 
 static void
-check_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+check_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
 
-  kw_service_check_keys_async (self->service, caller, on_keys_checked, invocation);
+  kw_service_check_keys_async (self->service, caller, on_keys_checked, call);
 }
 
 static void
 on_key_accepted (GObject *source, GAsyncResult *result, gpointer user_data)
 {
-  GDBusMethodInvocation *invocation = user_data;
-  g_autoptr (GError) error = NULL;
-
-  if (kw_service_accept_key_finish (KW_SERVICE (source), result, &error))
-    g_dbus_method_invocation_return_value (invocation, NULL);
-  else
-    kw_bus_return_error (invocation, error);
-}
-
-static void
-accept_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
-{
-  KwBusManager *self = user_data;
-  g_autoptr (GVariant) options = ref_parameter (invocation, 1);
-  g_autoptr (GVariant) fingerprint = NULL;
-  const char *id;
   GError *error = NULL;
 
-  g_variant_get (g_dbus_method_invocation_get_parameters (invocation), "(&s@a{sv})", &id, NULL);
-  if (!read_options (options, KW_BUS_OPTION_FINGERPRINT, G_VARIANT_TYPE_STRING, &fingerprint,
-                     &error))
-    return_error (invocation, error);
+  if (kw_service_accept_key_finish (KW_SERVICE (source), result, &error))
+    kw_bus_call_return (user_data, NULL);
   else
-    kw_service_accept_key_async (self->service, caller, id,
-                                 fingerprint != NULL ? g_variant_get_string (fingerprint, NULL)
-                                                     : NULL,
-                                 on_key_accepted, invocation);
+    kw_bus_call_take_error (user_data, error);
 }
 
 static void
-test_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+accept_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
-  g_autoptr (GVariant) options = ref_parameter (invocation, 0);
+  g_autoptr (GVariant) id = ref_parameter (call, 0);
+  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  KwBusOption known[] = { { KW_BUS_OPTION_FINGERPRINT, "s", NULL } };
+  GError *error = NULL;
+
+  if (!kw_bus_options_read (options, known, G_N_ELEMENTS (known), &error))
+    {
+      kw_bus_call_take_error (call, error);
+      return;
+    }
+  kw_service_accept_key_async (self->service, caller, g_variant_get_string (id, NULL),
+                               kw_bus_option_get_string (&known[0]), on_key_accepted, call);
+  kw_bus_options_clear (known, G_N_ELEMENTS (known));
+}
+
+static void
+test_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+{
+  KwBusManager *self = user_data;
+  g_autoptr (GVariant) options = ref_parameter (call, 0);
   g_autoptr (KwSelfTest) test = NULL;
   GError *error = NULL;
 
-  if (read_options (options, NULL, NULL, NULL, &error))
+  if (kw_bus_options_read (options, NULL, 0, &error))
     test = kw_service_run_test (self->service, caller, &error);
   if (test == NULL)
-    return_error (invocation, error);
+    kw_bus_call_take_error (call, error);
   else
-    g_dbus_method_invocation_return_value (invocation,
-                                           g_variant_new ("(o)",
-                                                          kw_bus_objects_add_test (self->objects,
-                                                                                   test)));
+    kw_bus_call_return (call, g_variant_new ("(o)", kw_bus_objects_add_test (self->objects, test)));
 }
 
 /* A pipe holds more than a link, so writing does not wait. */
@@ -436,7 +379,7 @@ open_with_text (KwSecret *text, GError **error)
 }
 
 static void
-web_login_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+web_login_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
   GError *error = NULL;
@@ -446,31 +389,121 @@ web_login_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer use
 
   if (fd < 0)
     {
-      return_error (invocation, error);
+      kw_bus_call_take_error (call, error);
       return;
     }
   /* Takes the descriptor. */
   list = g_unix_fd_list_new_from_array (&fd, 1);
-  g_dbus_method_invocation_return_value_with_unix_fd_list (invocation, g_variant_new ("(h)", 0),
-                                                           list);
+  kw_bus_call_return_with_fds (call, g_variant_new ("(h)", 0), list);
 }
 
-/* Every method with what answers it. */
+static void
+on_unlocked (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  GError *error = NULL;
+
+  if (kw_service_unlock_finish (KW_SERVICE (source), result, &error))
+    kw_bus_call_return (user_data, NULL);
+  else
+    kw_bus_call_take_error (user_data, error);
+}
+
+static void
+on_pin_read (KwBusCall *call,
+             KwCaller *caller,
+             KwSecret *pin,
+             const GError *read_error,
+             gpointer user_data)
+{
+  KwBusManager *self = user_data;
+  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  KwBusOption known[] = { { KW_BUS_OPTION_SERIAL, "s", NULL } };
+  GError *error = NULL;
+
+  if (pin == NULL)
+    {
+      kw_bus_call_fail (call, read_error);
+      return;
+    }
+  if (!kw_bus_options_read (options, known, G_N_ELEMENTS (known), &error))
+    {
+      kw_bus_call_take_error (call, error);
+      return;
+    }
+  kw_service_unlock_async (self->service, caller, pin, kw_bus_option_get_string (&known[0]),
+                           on_unlocked, call);
+  kw_bus_options_clear (known, G_N_ELEMENTS (known));
+}
+
+static void
+unlock_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+{
+  KwBusManager *self = user_data;
+
+  kw_bus_files_read_pin (self->files, call, caller, on_pin_read, self);
+}
+
+static void
+on_config_reloaded (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  GError *error = NULL;
+  g_auto (GStrv) later = kw_service_reload_finish (KW_SERVICE (source), result, &error);
+
+  if (later == NULL)
+    kw_bus_call_take_error (user_data, error);
+  else
+    kw_bus_call_return (user_data, g_variant_new ("(^as)", later));
+}
+
+static void
+reload_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+{
+  KwBusManager *self = user_data;
+
+  kw_service_reload_async (self->service, caller, on_config_reloaded, call);
+}
+
+static void
+encrypt_file_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+{
+  kw_bus_files_encrypt_for (call, caller, ((KwBusManager *) user_data)->files);
+}
+
+static void
+decrypt_file_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+{
+  kw_bus_files_decrypt_for (call, caller, ((KwBusManager *) user_data)->files);
+}
+
+/*
+ * Every method with what it is about, which decides on the right it needs, and what answers it. Generating an RSA key needs the
+ * same right as an AES key.
+ */
 static const struct
 {
   const char *signal;
+  KwVerb verb;
   KwBusCallFunc func;
 } methods[] = {
-  { "handle-encrypt", encrypt_for },         { "handle-decrypt", decrypt_for },
-  { "handle-rewrap", rewrap_for },           { "handle-random", random_for },
-  { "handle-generate-key", generate_for },   { "handle-run-test", test_for },
-  { "handle-check-consistency", check_for }, { "handle-accept-key", accept_for },
-  { "handle-web-login", web_login_for },
+  { "handle-encrypt", KW_VERB_ENCRYPT, encrypt_for },
+  { "handle-decrypt", KW_VERB_DECRYPT, decrypt_for },
+  { "handle-rewrap", KW_VERB_REWRAP, rewrap_for },
+  { "handle-random", KW_VERB_RANDOM, random_for },
+  { "handle-generate-key", KW_VERB_GENERATE_AES, generate_for },
+  { "handle-run-test", KW_VERB_RUN_TEST, test_for },
+  { "handle-check-consistency", KW_VERB_CHECK_KEYS, check_for },
+  { "handle-accept-key", KW_VERB_ACCEPT_KEY, accept_for },
+  { "handle-unlock", KW_VERB_UNLOCK, unlock_for },
+  { "handle-reload", KW_VERB_RELOAD, reload_for },
+  { "handle-encrypt-file", KW_VERB_ENCRYPT, encrypt_file_for },
+  { "handle-decrypt-file", KW_VERB_DECRYPT, decrypt_file_for },
+  { "handle-web-login", KW_VERB_WEB_LOGIN, web_login_for },
 };
 
 typedef struct
 {
   KwBusManager *manager;
+  KwVerb verb;
   KwBusCallFunc func;
 } Method;
 
@@ -480,7 +513,8 @@ on_call (KwBusOrgKeyward1Manager *skeleton G_GNUC_UNUSED,
          GDBusMethodInvocation *invocation,
          Method *method)
 {
-  kw_bus_calls_authorise (method->manager->calls, invocation, method->func, method->manager);
+  kw_bus_calls_begin (method->manager->calls, invocation, method->verb, method->func,
+                      method->manager);
   return TRUE;
 }
 
@@ -512,6 +546,7 @@ connect_methods (KwBusManager *self)
       GClosure *closure = g_closure_new_simple (sizeof (GClosure), method);
 
       method->manager = self;
+      method->verb = methods[i].verb;
       method->func = methods[i].func;
       g_closure_set_marshal (closure, marshal_call);
       g_closure_add_finalize_notifier (closure, method, free_method);
@@ -572,10 +607,22 @@ dup_advice (KwBusManager *self)
   return NULL;
 }
 
+static GStrv
+dup_key_ids (KwBusManager *self)
+{
+  GPtrArray *selectors = kw_config_get_hsm (kw_service_get_config (self->service))->key_ids;
+  g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
+
+  for (guint i = 0; i < selectors->len; i++)
+    g_strv_builder_add (builder, kw_key_selector_get_text (g_ptr_array_index (selectors, i)));
+  return g_strv_builder_end (builder);
+}
+
 static gboolean
 update (gpointer user_data)
 {
   KwBusManager *self = user_data;
+  g_auto (GStrv) ids = dup_key_ids (self);
   KwPool *pool = kw_service_get_pool (self->service);
   guint n_ready = count_ready_devices (self);
   gboolean consistent = is_consistent (self);
@@ -591,7 +638,7 @@ update (gpointer user_data)
   else
     state = consistent && all_devices_are_ready (self) ? "ready" : "degraded";
   g_object_set (self->skeleton, "state", state, "operational", n_ready > 0, "consistent",
-                consistent, "status-text", text, "ready-devices", n_ready, NULL);
+                consistent, "status-text", text, "ready-devices", n_ready, "key-ids", ids, NULL);
   /* One message with all that changed, now. */
   g_dbus_interface_skeleton_flush (G_DBUS_INTERFACE_SKELETON (self->skeleton));
   if (self->was_consistent && !consistent)
@@ -634,24 +681,20 @@ kw_bus_manager_new (GDBusConnection *connection,
                     GError **error)
 {
   g_autoptr (KwBusManager) self = g_new0 (KwBusManager, 1);
-  GPtrArray *selectors = kw_config_get_hsm (config)->key_ids;
-  g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
-  g_auto (GStrv) ids = NULL;
 
   self->config = g_object_ref (config);
   self->service = g_object_ref (service);
   self->calls = calls;
   self->objects = objects;
   self->skeleton = kw_bus_org_keyward1_manager_skeleton_new ();
-  for (guint i = 0; i < selectors->len; i++)
-    g_strv_builder_add (builder, kw_key_selector_get_text (g_ptr_array_index (selectors, i)));
-  ids = g_strv_builder_end (builder);
-  g_object_set (self->skeleton, "version", KW_VERSION, "key-ids", ids, NULL);
+  self->files = kw_bus_files_new (connection, service);
+  g_object_set (self->skeleton, "version", KW_VERSION, NULL);
   connect_methods (self);
   g_signal_connect_swapped (kw_service_get_pool (service), "changed", G_CALLBACK (update_soon),
                             self);
   g_signal_connect_swapped (kw_service_get_keyring (service), "changed", G_CALLBACK (update_soon),
                             self);
+  g_signal_connect_swapped (service, "reloaded", G_CALLBACK (update_soon), self);
   self->started = kw_pool_is_ready (kw_service_get_pool (service));
   self->was_consistent = is_consistent (self);
   update (self);
@@ -669,7 +712,9 @@ kw_bus_manager_free (KwBusManager *self)
   g_signal_handlers_disconnect_by_data (kw_service_get_keyring (self->service), self);
   if (g_dbus_interface_skeleton_get_connection (G_DBUS_INTERFACE_SKELETON (self->skeleton)) != NULL)
     g_dbus_interface_skeleton_unexport (G_DBUS_INTERFACE_SKELETON (self->skeleton));
+  g_signal_handlers_disconnect_by_data (self->service, self);
   g_object_unref (self->skeleton);
+  kw_bus_files_free (self->files);
   g_object_unref (self->service);
   g_object_unref (self->config);
   g_free (self);

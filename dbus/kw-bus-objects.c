@@ -7,6 +7,7 @@
 
 #include "kw-bus-generated.h"
 #include "kw-bus-names.h"
+#include "kw-bus-options.h"
 #include "kw-error.h"
 
 #include <math.h>
@@ -138,27 +139,73 @@ find_device (KwBusObjects *self, const char *path)
 static void
 on_retried (GObject *source, GAsyncResult *result, gpointer user_data)
 {
-  GDBusMethodInvocation *invocation = user_data;
-  g_autoptr (GError) error = NULL;
+  GError *error = NULL;
 
   if (kw_service_retry_device_finish (KW_SERVICE (source), result, &error))
-    g_dbus_method_invocation_return_value (invocation, NULL);
+    kw_bus_call_return (user_data, NULL);
   else
-    kw_bus_return_error (invocation, error);
+    kw_bus_call_take_error (user_data, error);
+}
+
+static const char *
+get_path (KwBusCall *call)
+{
+  return g_dbus_method_invocation_get_object_path (kw_bus_call_get_invocation (call));
+}
+
+/* It may have gone while the bus was asked who calls. */
+static void
+fail_gone (KwBusCall *call)
+{
+  kw_bus_call_take_error (call, g_error_new_literal (KW_ERROR, KW_ERROR_TOKEN_GONE,
+                                                     "The device is gone"));
 }
 
 static void
-retry_for (GDBusMethodInvocation *invocation, KwCaller *caller, gpointer user_data)
+retry_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusObjects *self = user_data;
-  const Entry *entry = find_device (self, g_dbus_method_invocation_get_object_path (invocation));
+  const Entry *entry = find_device (self, get_path (call));
 
-  /* It may have gone while the bus was asked who calls. */
   if (entry == NULL)
-    g_dbus_method_invocation_return_error_literal (invocation, KW_ERROR, KW_ERROR_TOKEN_GONE,
-                                                   "The device is gone");
+    fail_gone (call);
   else
-    kw_service_retry_device_async (self->service, caller, entry->name, on_retried, invocation);
+    kw_service_retry_device_async (self->service, caller, entry->name, on_retried, call);
+}
+
+static void
+test_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+{
+  KwBusObjects *self = user_data;
+  const Entry *entry = find_device (self, get_path (call));
+  g_autoptr (GVariant) options
+      = g_variant_get_child_value (g_dbus_method_invocation_get_parameters (
+                                       kw_bus_call_get_invocation (call)),
+                                   0);
+  g_autoptr (KwSelfTest) test = NULL;
+  GError *error = NULL;
+
+  if (entry == NULL)
+    {
+      fail_gone (call);
+      return;
+    }
+  if (kw_bus_options_read (options, NULL, 0, &error))
+    test = kw_service_test_device (self->service, caller, entry->name, &error);
+  if (test == NULL)
+    kw_bus_call_take_error (call, error);
+  else
+    kw_bus_call_return (call, g_variant_new ("(o)", kw_bus_objects_add_test (self, test)));
+}
+
+static gboolean
+on_test (KwBusOrgKeyward1Device *skeleton G_GNUC_UNUSED,
+         GDBusMethodInvocation *invocation,
+         GVariant *options G_GNUC_UNUSED,
+         KwBusObjects *self)
+{
+  kw_bus_calls_begin (self->calls, invocation, KW_VERB_RUN_TEST, test_for, self);
+  return TRUE;
 }
 
 static gboolean
@@ -166,7 +213,7 @@ on_retry (KwBusOrgKeyward1Device *skeleton G_GNUC_UNUSED,
           GDBusMethodInvocation *invocation,
           KwBusObjects *self)
 {
-  kw_bus_calls_authorise (self->calls, invocation, retry_for, self);
+  kw_bus_calls_begin (self->calls, invocation, KW_VERB_RETRY_DEVICE, retry_for, self);
   return TRUE;
 }
 
@@ -310,6 +357,7 @@ sync_devices (KwBusObjects *self)
           entry = add_entry (self, KW_BUS_DEVICE_PATH, kw_device_get_name (device),
                              G_DBUS_INTERFACE_SKELETON (skeleton));
           g_signal_connect (skeleton, "handle-retry", G_CALLBACK (on_retry), self);
+          g_signal_connect (skeleton, "handle-test", G_CALLBACK (on_test), self);
           g_hash_table_insert (self->devices, g_memdup2 (&number, sizeof number), entry);
         }
       else
@@ -435,13 +483,13 @@ find_job (KwBusObjects *self, const char *path)
 }
 
 static void
-cancel_for (GDBusMethodInvocation *invocation, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
+cancel_for (KwBusCall *call, KwCaller *caller G_GNUC_UNUSED, gpointer user_data)
 {
-  Job *job = find_job (user_data, g_dbus_method_invocation_get_object_path (invocation));
+  Job *job = find_job (user_data, get_path (call));
 
   if (job != NULL)
     kw_self_test_cancel (job->test);
-  g_dbus_method_invocation_return_value (invocation, NULL);
+  kw_bus_call_return (call, NULL);
 }
 
 static gboolean
@@ -449,7 +497,7 @@ on_cancel (KwBusOrgKeyward1Job *skeleton G_GNUC_UNUSED,
            GDBusMethodInvocation *invocation,
            KwBusObjects *self)
 {
-  kw_bus_calls_authorise (self->calls, invocation, cancel_for, self);
+  kw_bus_calls_begin (self->calls, invocation, KW_VERB_RUN_TEST, cancel_for, self);
   return TRUE;
 }
 

@@ -9,6 +9,7 @@
 #include "kw-bus-manager.h"
 #include "kw-bus-names.h"
 #include "kw-bus-objects.h"
+#include "kw-bus-sleep.h"
 #include "kw-log.h"
 
 /* Pauses between attempts to connect to the bus, in seconds. */
@@ -37,6 +38,7 @@ struct _KwBus
   KwBusCalls *calls;
   KwBusManager *manager;
   KwBusObjects *objects;
+  KwBusSleep *sleep;
   guint name_id;
 };
 
@@ -75,12 +77,16 @@ retry_later (KwBus *self, const char *reason)
 }
 
 static void
-disconnect (KwBus *self)
+disconnect (KwBus *self, gboolean flush)
 {
   g_clear_handle_id (&self->name_id, g_bus_unown_name);
+  g_clear_pointer (&self->sleep, kw_bus_sleep_free);
   g_clear_pointer (&self->manager, kw_bus_manager_free);
   g_clear_pointer (&self->objects, kw_bus_objects_free);
   g_clear_pointer (&self->calls, kw_bus_calls_free);
+  if (flush && self->connection != NULL)
+    /* lint: allow main-loop — the loop has ended, and answers are to be sent, also to those who waited to be authorised */
+    (void) g_dbus_connection_flush_sync (self->connection, NULL, NULL);
   if (self->connection != NULL)
     g_signal_handlers_disconnect_by_data (self->connection, self);
   g_clear_object (&self->connection);
@@ -95,7 +101,7 @@ on_closed (GDBusConnection *connection G_GNUC_UNUSED,
   g_autofree char *reason = g_strdup (error != NULL ? error->message : "the bus went away");
 
   self->complained = FALSE;
-  disconnect (self);
+  disconnect (self, FALSE);
   retry_later (self, reason);
 }
 
@@ -134,10 +140,11 @@ set_up (KwBus *self)
                                       self->objects, &error);
   if (self->manager == NULL)
     {
-      disconnect (self);
+      disconnect (self, FALSE);
       retry_later (self, error->message);
       return;
     }
+  self->sleep = kw_bus_sleep_new (self->connection, self->service);
   /* The name comes last: whoever waits for it finds everything there. */
   self->name_id
       = g_bus_own_name_on_connection (self->connection, KW_BUS_NAME, G_BUS_NAME_OWNER_FLAGS_NONE,
@@ -276,8 +283,5 @@ kw_bus_stop (KwBus *self)
 {
   g_cancellable_cancel (self->cancellable);
   g_clear_handle_id (&self->retry_id, g_source_remove);
-  if (self->connection != NULL)
-    /* lint: allow main-loop — the loop has ended, and answers are to be sent */
-    (void) g_dbus_connection_flush_sync (self->connection, NULL, NULL);
-  disconnect (self);
+  disconnect (self, TRUE);
 }

@@ -462,7 +462,7 @@ test_bad_options (Fixture *f, G_GNUC_UNUSED gconstpointer data)
   g_variant_builder_add (&builder, "{sv}", "associated", g_variant_new_boolean (TRUE));
   assert_call_fails (f, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Encrypt",
                      g_variant_new ("(@aya{sv})", bytes, &builder), KW_ERROR_INVALID_ARGUMENT,
-                     "There is no option associated; there is associated-data");
+                     "There is no option associated; there is associated-data, key");
   g_variant_builder_init (&builder, G_VARIANT_TYPE_VARDICT);
   g_variant_builder_add (&builder, "{sv}", "associated-data", g_variant_new_string ("text"));
   assert_call_fails (f, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Decrypt",
