@@ -117,6 +117,7 @@ static const Row rows[] = {
   { KW_BUS_MANAGER_INTERFACE, "Reload", NULL, "manage-devices" },
   { KW_BUS_MANAGER_INTERFACE, "EncryptFile", "(handle 0, handle 1, @a{sv} {})", "use-keys" },
   { KW_BUS_MANAGER_INTERFACE, "DecryptFile", "(handle 0, handle 1, @a{sv} {})", "use-keys" },
+  { KW_BUS_MANAGER_INTERFACE, "WebLogin", NULL, "test" },
   { KW_BUS_JOB_INTERFACE, "Cancel", NULL, "test" },
   { KW_BUS_DEVICE_INTERFACE, "Retry", NULL, "manage-devices" },
   { KW_BUS_DEVICE_INTERFACE, "Test", "(@a{sv} {},)", "test" },
