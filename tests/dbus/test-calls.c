@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#define G_LOG_DOMAIN "test-bus-calls"
+
+#include "kw-bus-names.h"
+#include "kw-bus-rig.h"
+#include "kw-error.h"
+
+#include <fcntl.h>
+#include <gio/gunixfdlist.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/*
+ * Calls on the bus when there is much of something: bytes, callers, options that nobody knows, and when callers, the bus or the
+ * daemon go away.
+ */
+
+#define CONFIG "[hsm]\nhsm_keyid = [\"label:first\", \"label:second\"]\n"
+#define WAIT_USEC (20 * G_TIME_SPAN_SECOND)
+#define MEBIBYTE ((gsize) 1024 * 1024)
+#define N_CLIENTS 200
+#define N_FUZZ 3000
+
+typedef struct
+{
+  KwBusRig *rig;
+  GDBusConnection *bus;
+} Fixture;
+
+static GVariant *
+call (GDBusConnection *bus, const char *method, GVariant *parameters, GError **error)
+{
+  return kw_bus_rig_call (bus, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, method, parameters, error);
+}
+
+static gboolean
+get_boolean (GDBusConnection *bus, const char *property)
+{
+  g_autoptr (GVariant) reply
+      = kw_bus_rig_call (bus, KW_BUS_PATH, "org.freedesktop.DBus.Properties", "Get",
+                         g_variant_new ("(ss)", KW_BUS_MANAGER_INTERFACE, property), NULL);
+  g_autoptr (GVariant) value = NULL;
+
+  if (reply == NULL)
+    return FALSE;
+  g_variant_get (reply, "(v)", &value);
+  return g_variant_get_boolean (value);
+}
+
+static void
+wait_until_consistent (GDBusConnection *bus)
+{
+  gint64 deadline = g_get_monotonic_time () + WAIT_USEC;
+
+  while (!get_boolean (bus, "Consistent"))
+    g_assert_cmpint (g_get_monotonic_time (), <, deadline);
+}
+
+static void
+set_up (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  static const char *const labels[] = { "first", "second" };
+
+  f->rig = kw_bus_rig_new (CONFIG);
+  kw_bus_rig_start (f->rig);
+  f->bus = kw_bus_rig_connect (f->rig, geteuid ());
+  for (guint i = 0; i < G_N_ELEMENTS (labels); i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (GVariant) reply
+          = call (f->bus, "GenerateKey", g_variant_new ("(ssa{sv})", "aes256", labels[i], NULL),
+                  &error);
+
+      g_assert_no_error (error);
+    }
+  wait_until_consistent (f->bus);
+}
+
+static void
+tear_down (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_clear_object (&f->bus);
+  kw_bus_rig_free (f->rig);
+}
+
+static GVariant *
+new_payload (gsize size)
+{
+  guint8 *bytes = g_malloc0 (size + 1);
+
+  for (gsize i = 0; i < size; i++)
+    bytes[i] = (guint8) (i * 13);
+  return g_variant_new_from_data (G_VARIANT_TYPE_BYTESTRING, bytes, size, TRUE, g_free, bytes);
+}
+
+static void
+test_payloads (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  static const gsize sizes[] = { 0, MEBIBYTE, 16 * MEBIBYTE };
+  g_autoptr (GError) error = NULL;
+
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+    {
+      g_autoptr (GVariant) payload = g_variant_ref_sink (new_payload (sizes[i]));
+      g_autoptr (GVariant) sealed
+          = call (f->bus, "Encrypt", g_variant_new ("(@aya{sv})", payload, NULL), &error);
+      g_autoptr (GVariant) envelope = NULL;
+      g_autoptr (GVariant) opened = NULL;
+      g_autoptr (GVariant) plain = NULL;
+
+      g_assert_no_error (error);
+      envelope = g_variant_get_child_value (sealed, 0);
+      opened = call (f->bus, "Decrypt", g_variant_new ("(@aya{sv})", envelope, NULL), &error);
+      g_assert_no_error (error);
+      plain = g_variant_get_child_value (opened, 0);
+      g_assert_true (g_variant_equal (plain, payload));
+    }
+  g_assert_null (call (f->bus, "Encrypt",
+                       g_variant_new ("(@aya{sv})", new_payload (16 * MEBIBYTE + 1), NULL),
+                       &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT);
+}
+
+static gboolean
+call_files (GDBusConnection *bus, const char *method, int input, int output, GError **error)
+{
+  g_autoptr (GUnixFDList) fds = g_unix_fd_list_new ();
+  g_autoptr (GVariant) reply = NULL;
+
+  g_assert_cmpint (g_unix_fd_list_append (fds, input, NULL), ==, 0);
+  g_assert_cmpint (g_unix_fd_list_append (fds, output, NULL), ==, 1);
+  reply = g_dbus_connection_call_with_unix_fd_list_sync (bus, KW_BUS_NAME, KW_BUS_PATH,
+                                                         KW_BUS_MANAGER_INTERFACE, method,
+                                                         g_variant_new ("(hha{sv})", 0, 1, NULL),
+                                                         NULL, G_DBUS_CALL_FLAGS_NONE, G_MAXINT,
+                                                         fds, NULL, NULL, error);
+  return reply != NULL;
+}
+
+/* More than any message may have. */
+static void
+test_file (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  const gsize size = 16 * MEBIBYTE + 1;
+  g_autofree guint8 *plain = g_malloc0 (size);
+  g_autofree guint8 *back = g_malloc0 (size);
+  g_autoptr (GError) error = NULL;
+  int input = memfd_create ("plain", MFD_CLOEXEC);
+  int sealed = memfd_create ("sealed", MFD_CLOEXEC);
+  int opened = memfd_create ("opened", MFD_CLOEXEC);
+  int nothing = open ("/dev/null", O_RDONLY | O_CLOEXEC);
+
+  memset (plain, 'x', size);
+  g_assert_cmpint (pwrite (input, plain, size, 0), ==, (gssize) size);
+  g_assert_true (call_files (f->bus, "EncryptFile", input, sealed, &error));
+  g_assert_no_error (error);
+  g_assert_cmpint (lseek (sealed, 0, SEEK_SET), ==, 0);
+  g_assert_true (call_files (f->bus, "DecryptFile", sealed, opened, &error));
+  g_assert_no_error (error);
+  g_assert_cmpint (pread (opened, back, size, 0), ==, (gssize) size);
+  g_assert_cmpmem (back, size, plain, size);
+  g_assert_cmpint (ftruncate (sealed, 100000), ==, 0);
+  g_assert_cmpint (lseek (sealed, 0, SEEK_SET), ==, 0);
+  g_assert_false (call_files (f->bus, "DecryptFile", sealed, opened, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_DECRYPT_FAILED);
+  g_clear_error (&error);
+  g_assert_false (call_files (f->bus, "EncryptFile", input, nothing, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT);
+  close (input);
+  close (sealed);
+  close (opened);
+  close (nothing);
+}
+
+static void
+start_file (GDBusConnection *bus, int input, int output)
+{
+  g_autoptr (GUnixFDList) fds = g_unix_fd_list_new ();
+
+  g_unix_fd_list_append (fds, input, NULL);
+  g_unix_fd_list_append (fds, output, NULL);
+  g_dbus_connection_call_with_unix_fd_list (bus, KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE,
+                                            "EncryptFile", g_variant_new ("(hha{sv})", 0, 1, NULL),
+                                            NULL, G_DBUS_CALL_FLAGS_NONE, -1, fds, NULL, NULL,
+                                            NULL);
+  g_assert_true (g_dbus_connection_flush_sync (bus, NULL, NULL));
+}
+
+/* Its input never ends; when the client is gone the daemon lets go of the output. */
+static void
+test_dying_client (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GDBusConnection) client = kw_bus_rig_connect (f->rig, geteuid ());
+  int input[2];
+  int output[2];
+  guint8 buffer[4096];
+  struct pollfd end = { -1, POLLIN, 0 };
+  gssize n = 1;
+
+  g_assert_cmpint (pipe2 (input, O_CLOEXEC), ==, 0);
+  g_assert_cmpint (pipe2 (output, O_CLOEXEC), ==, 0);
+  start_file (client, input[0], output[1]);
+  close (output[1]);
+  /* It has begun: chunks of full size come out. */
+  for (guint i = 0; i < 40; i++)
+    {
+      memset (buffer, 'x', sizeof buffer);
+      g_assert_cmpint (write (input[1], buffer, sizeof buffer), ==, sizeof buffer);
+    }
+  g_assert_cmpint (read (output[0], buffer, sizeof buffer), >, 0);
+  g_assert_true (g_dbus_connection_close_sync (client, NULL, NULL));
+  end.fd = output[0];
+  while (n > 0)
+    {
+      g_assert_cmpint (poll (&end, 1, (int) (WAIT_USEC / 1000)), ==, 1);
+      n = read (output[0], buffer, sizeof buffer);
+    }
+  g_assert_cmpint (n, ==, 0);
+  g_assert_true (get_boolean (f->bus, "Operational"));
+  close (input[0]);
+  close (input[1]);
+  close (output[0]);
+}
+
+/* One caller does not get all threads. */
+static void
+test_files_are_bounded (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GDBusConnection) client = kw_bus_rig_connect (f->rig, geteuid ());
+  int input[2];
+  int output = open ("/dev/null", O_WRONLY | O_CLOEXEC);
+  g_autoptr (GError) error = NULL;
+
+  g_assert_cmpint (pipe2 (input, O_CLOEXEC), ==, 0);
+  for (guint i = 0; i < 4; i++)
+    start_file (client, input[0], output);
+  g_assert_false (call_files (client, "EncryptFile", input[0], output, &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_BUSY);
+  close (input[0]);
+  close (input[1]);
+  close (output);
+}
+
+typedef struct
+{
+  guint n_good;
+  guint n_bad;
+} Counts;
+
+static void
+on_encrypted (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  Counts *counts = user_data;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) reply
+      = g_dbus_connection_call_finish (G_DBUS_CONNECTION (source), result, &error);
+
+  if (reply != NULL)
+    counts->n_good++;
+  else
+    {
+      g_test_message ("%s", error->message);
+      counts->n_bad++;
+    }
+}
+
+static void
+start_encrypt (GDBusConnection *bus, Counts *counts)
+{
+  g_dbus_connection_call (bus, KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Encrypt",
+                          g_variant_new ("(@aya{sv})", g_variant_new_bytestring ("text"), NULL),
+                          NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL, on_encrypted, counts);
+}
+
+static void
+test_many_clients (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GPtrArray) clients = g_ptr_array_new_with_free_func (g_object_unref);
+  Counts counts = { 0, 0 };
+
+  for (guint i = 0; i < N_CLIENTS; i++)
+    g_ptr_array_add (clients, kw_bus_rig_connect (f->rig, geteuid ()));
+  for (guint round = 0; round < 3; round++)
+    {
+      for (guint i = 0; i < clients->len; i++)
+        start_encrypt (g_ptr_array_index (clients, i), &counts);
+    }
+  while (counts.n_good + counts.n_bad < 3 * N_CLIENTS)
+    g_main_context_iteration (NULL, TRUE);
+  g_assert_cmpuint (counts.n_good, ==, 3 * N_CLIENTS);
+}
+
+/* The daemon ends while callers wait that it never saw before: each hears something. */
+static void
+test_end_answers_all (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GPtrArray) clients = g_ptr_array_new_with_free_func (g_object_unref);
+  Counts counts = { 0, 0 };
+
+  for (guint i = 0; i < 16; i++)
+    g_ptr_array_add (clients, kw_bus_rig_connect (f->rig, geteuid ()));
+  for (guint i = 0; i < clients->len; i++)
+    {
+      start_encrypt (g_ptr_array_index (clients, i), &counts);
+      g_assert_true (g_dbus_connection_flush_sync (g_ptr_array_index (clients, i), NULL, NULL));
+    }
+  kw_daemon_rig_stop (kw_bus_rig_get_daemon (f->rig));
+  while (counts.n_good + counts.n_bad < clients->len)
+    g_main_context_iteration (NULL, TRUE);
+  g_assert_cmpuint (counts.n_good, ==, clients->len);
+}
+
+static GVariant *
+random_value (GRand *rand)
+{
+  switch (g_rand_int_range (rand, 0, 7))
+    {
+    case 0:
+      return g_variant_new_string ("label:first");
+    case 1:
+      return g_variant_new_bytestring ("x");
+    case 2:
+      return g_variant_new_uint64 (g_rand_int (rand));
+    case 3:
+      return g_variant_new_boolean (TRUE);
+    case 4:
+      return g_variant_new_variant (g_variant_new_string (""));
+    case 5:
+      return g_variant_new_strv (NULL, 0);
+    default:
+      return g_variant_new_handle (g_rand_int_range (rand, -2, 9));
+    }
+}
+
+static GVariant *
+random_options (GRand *rand)
+{
+  static const char *const names[]
+      = { "associated-data", "key", "serial", "fingerprint", "progress", "", "Key", "key\n" };
+  GVariantBuilder builder;
+  gint n = g_rand_int_range (rand, 0, 20);
+
+  g_variant_builder_init (&builder, G_VARIANT_TYPE_VARDICT);
+  for (gint i = 0; i < n; i++)
+    g_variant_builder_add (&builder, "{sv}",
+                           names[g_rand_int_range (rand, 0, G_N_ELEMENTS (names))],
+                           random_value (rand));
+  return g_variant_builder_end (&builder);
+}
+
+/* Dictionaries of options at random: an answer to each, an error of ours where it is one, and the daemon lives. */
+static void
+test_random_options (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  static const char *const methods[]
+      = { "Encrypt", "Decrypt", "Rewrap", "AcceptKey", "EncryptFile", "DecryptFile", "Unlock" };
+  g_autoptr (GRand) rand = g_rand_new_with_seed ((guint32) g_test_rand_int ());
+
+  for (guint i = 0; i < N_FUZZ; i++)
+    {
+      const char *method = methods[g_rand_int_range (rand, 0, G_N_ELEMENTS (methods))];
+      GVariant *options = random_options (rand);
+      GVariant *parameters = NULL;
+      g_autoptr (GError) error = NULL;
+      g_autoptr (GVariant) reply = NULL;
+
+      if (g_str_has_suffix (method, "File"))
+        parameters = g_variant_new ("(hh@a{sv})", 0, 1, options);
+      else if (g_str_equal (method, "Unlock"))
+        parameters = g_variant_new ("(h@a{sv})", 5, options);
+      else if (g_str_equal (method, "AcceptKey"))
+        parameters = g_variant_new ("(s@a{sv})", "label:none", options);
+      else
+        parameters = g_variant_new ("(@ay@a{sv})", g_variant_new_bytestring ("x"), options);
+      reply = call (f->bus, method, parameters, &error);
+      if (reply == NULL)
+        g_assert_cmpuint (error->domain, ==, KW_ERROR);
+    }
+  g_assert_true (get_boolean (f->bus, "Operational"));
+}
+
+/* The bus goes away and comes back, at the same address. */
+static void
+test_bus_restart (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  gint64 deadline = 0;
+  Counts counts = { 0, 0 };
+
+  g_clear_object (&f->bus);
+  kw_bus_rig_stop_bus (f->rig);
+  kw_daemon_rig_wait_for_log (kw_bus_rig_get_daemon (f->rig), "No D-Bus");
+  kw_bus_rig_start_bus (f->rig);
+  f->bus = kw_bus_rig_connect (f->rig, geteuid ());
+  deadline = g_get_monotonic_time () + WAIT_USEC;
+  while (!get_boolean (f->bus, "Operational"))
+    g_assert_cmpint (g_get_monotonic_time (), <, deadline);
+  start_encrypt (f->bus, &counts);
+  while (counts.n_good + counts.n_bad < 1)
+    g_main_context_iteration (NULL, TRUE);
+  g_assert_cmpuint (counts.n_good, ==, 1);
+}
+
+static void
+on_changed (GDBusConnection *connection G_GNUC_UNUSED,
+            const char *sender G_GNUC_UNUSED,
+            const char *path G_GNUC_UNUSED,
+            const char *interface G_GNUC_UNUSED,
+            const char *signal G_GNUC_UNUSED,
+            GVariant *parameters,
+            gpointer user_data)
+{
+  GPtrArray *changes = user_data;
+
+  g_ptr_array_add (changes, g_variant_ref (parameters));
+}
+
+/* hsm_keyid changes in the file: one signal has the new list. */
+static void
+test_one_signal (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GPtrArray) changes = g_ptr_array_new_with_free_func ((GDestroyNotify) g_variant_unref);
+  const char *path = kw_daemon_rig_get_config_path (kw_bus_rig_get_daemon (f->rig));
+  g_autofree char *text = NULL;
+  char *list = NULL;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) reply = NULL;
+  guint n_lists = 0;
+
+  g_dbus_connection_signal_subscribe (f->bus, KW_BUS_NAME, "org.freedesktop.DBus.Properties",
+                                      "PropertiesChanged", KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE,
+                                      G_DBUS_SIGNAL_FLAGS_NONE, on_changed, changes, NULL);
+  g_assert_true (g_file_get_contents (path, &text, NULL, &error));
+  list = strstr (text, ", \"label:second\"");
+  memset (list, ' ', strlen (", \"label:second\""));
+  g_assert_true (g_file_set_contents_full (path, text, -1, G_FILE_SET_CONTENTS_NONE, 0600, &error));
+  reply = call (f->bus, "Reload", NULL, &error);
+  g_assert_no_error (error);
+  while (changes->len == 0)
+    g_main_context_iteration (NULL, TRUE);
+  for (guint i = 0; i < changes->len; i++)
+    {
+      g_autoptr (GVariant) values = g_variant_get_child_value (g_ptr_array_index (changes, i), 1);
+      g_autoptr (GVariant) invalidated
+          = g_variant_get_child_value (g_ptr_array_index (changes, i), 2);
+      g_autoptr (GVariant) ids = g_variant_lookup_value (values, "KeyIds", NULL);
+
+      n_lists += ids != NULL;
+      g_assert_cmpuint (g_variant_n_children (invalidated), ==, 0);
+    }
+  g_assert_cmpuint (n_lists, ==, 1);
+}
+
+static const char logind_xml[]
+    = "<node><interface name='org.freedesktop.login1.Manager'>"
+      "<method name='Inhibit'><arg type='s' direction='in'/><arg type='s' direction='in'/>"
+      "<arg type='s' direction='in'/><arg type='s' direction='in'/><arg type='h' direction='out'/>"
+      "</method></interface></node>";
+
+typedef struct
+{
+  int lock; /* our end of the inhibitor */
+  guint n_inhibits;
+} Logind;
+
+static void
+on_inhibit (GDBusConnection *connection G_GNUC_UNUSED,
+            const char *sender G_GNUC_UNUSED,
+            const char *path G_GNUC_UNUSED,
+            const char *interface G_GNUC_UNUSED,
+            const char *method G_GNUC_UNUSED,
+            GVariant *parameters,
+            GDBusMethodInvocation *invocation,
+            gpointer user_data)
+{
+  Logind *logind = user_data;
+  g_autoptr (GUnixFDList) fds = g_unix_fd_list_new ();
+  const char *mode = NULL;
+  int ends[2];
+
+  g_variant_get (parameters, "(&s&s&s&s)", NULL, NULL, NULL, &mode);
+  g_assert_cmpstr (mode, ==, "delay");
+  g_assert_cmpint (pipe2 (ends, O_CLOEXEC), ==, 0);
+  if (logind->lock >= 0)
+    close (logind->lock);
+  logind->lock = ends[0];
+  logind->n_inhibits++;
+  g_unix_fd_list_append (fds, ends[1], NULL);
+  close (ends[1]);
+  g_dbus_method_invocation_return_value_with_unix_fd_list (invocation, g_variant_new ("(h)", 0),
+                                                           fds);
+}
+
+static void
+emit_sleep (GDBusConnection *bus, gboolean sleeping)
+{
+  g_assert_true (g_dbus_connection_emit_signal (bus, NULL, "/org/freedesktop/login1",
+                                                "org.freedesktop.login1.Manager", "PrepareForSleep",
+                                                g_variant_new ("(b)", sleeping), NULL));
+}
+
+/* The inhibitor is there while all is awake, let go of before sleep, and taken again after it. */
+static void
+test_sleep (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  static const GDBusInterfaceVTable vtable = { .method_call = on_inhibit };
+  g_autoptr (GDBusNodeInfo) node = g_dbus_node_info_new_for_xml (logind_xml, NULL);
+  Logind logind = { -1, 0 };
+  guint8 byte = 0;
+  guint name_id = 0;
+
+  g_dbus_connection_register_object (f->bus, "/org/freedesktop/login1", node->interfaces[0],
+                                     &vtable, &logind, NULL, NULL);
+  name_id = g_bus_own_name_on_connection (f->bus, "org.freedesktop.login1",
+                                          G_BUS_NAME_OWNER_FLAGS_NONE, NULL, NULL, NULL, NULL);
+  while (logind.n_inhibits < 1)
+    g_main_context_iteration (NULL, TRUE);
+  emit_sleep (f->bus, TRUE);
+  /* The end of the file is the daemon's closing its end. */
+  g_assert_cmpint (read (logind.lock, &byte, 1), ==, 0);
+  emit_sleep (f->bus, FALSE);
+  while (logind.n_inhibits < 2)
+    g_main_context_iteration (NULL, TRUE);
+  kw_daemon_rig_wait_for_log (kw_bus_rig_get_daemon (f->rig), "The system has woken up");
+  wait_until_consistent (f->bus);
+  g_bus_unown_name (name_id);
+  close (logind.lock);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+#define ADD(name, func) g_test_add ("/calls/" name, Fixture, NULL, set_up, func, tear_down)
+  ADD ("payloads", test_payloads);
+  ADD ("file", test_file);
+  ADD ("dying-client", test_dying_client);
+  ADD ("files-are-bounded", test_files_are_bounded);
+  ADD ("many-clients", test_many_clients);
+  ADD ("end-answers-all", test_end_answers_all);
+  ADD ("random-options", test_random_options);
+  ADD ("bus-restart", test_bus_restart);
+  ADD ("one-signal", test_one_signal);
+  ADD ("sleep", test_sleep);
+  return g_test_run ();
+}
