@@ -171,6 +171,42 @@ kw_cli_bus_call_with_fds (GDBusConnection *bus,
 }
 
 /**
+ * kw_cli_bus_call_for_fd:
+ * @bus: the bus
+ * @method: method of the daemon as a whole, which gives one descriptor
+ * @error: where to store the error, always one of %KW_ERROR
+ *
+ * Calls a method that gives a descriptor.
+ *
+ * Returns: the descriptor, to be closed; −1 with an error
+ */
+int
+kw_cli_bus_call_for_fd (GDBusConnection *bus, const char *method, GError **error)
+{
+  GError *call_error = NULL;
+  g_autoptr (GUnixFDList) fds = NULL;
+  g_autoptr (GVariant) reply
+      = g_dbus_connection_call_with_unix_fd_list_sync (bus, KW_BUS_NAME, KW_BUS_PATH,
+                                                       KW_BUS_MANAGER_INTERFACE, method, NULL,
+                                                       G_VARIANT_TYPE ("(h)"), CALL_FLAGS,
+                                                       CALL_TIMEOUT_MSEC, NULL, &fds, NULL,
+                                                       &call_error);
+
+  if (reply == NULL)
+    {
+      propagate_error (call_error, error);
+      return -1;
+    }
+  if (fds == NULL || g_unix_fd_list_get_length (fds) != 1)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "The daemon's answer to %s has no descriptor",
+                   method);
+      return -1;
+    }
+  return g_unix_fd_list_get (fds, 0, error);
+}
+
+/**
  * kw_cli_bus_get_manager:
  * @bus: the bus
  * @error: where to store the error

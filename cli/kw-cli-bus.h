@@ -40,6 +40,8 @@ GVariant *kw_cli_bus_call_with_fds (GDBusConnection *bus,
                                     const char *reply_type,
                                     GError **error);
 
+int kw_cli_bus_call_for_fd (GDBusConnection *bus, const char *method, GError **error);
+
 GVariant *kw_cli_bus_get_manager (GDBusConnection *bus, GError **error);
 
 gboolean kw_cli_bus_foreach (GDBusConnection *bus,

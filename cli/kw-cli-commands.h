@@ -68,4 +68,6 @@ kw_cli_stream (KwCli *cli, const char *method, const char *path, GVariant *optio
 
 gboolean kw_cli_run_monitor (KwCli *cli, char **arguments, GError **error);
 
+gboolean kw_cli_run_webui_login (KwCli *cli, char **arguments, GError **error);
+
 G_END_DECLS

@@ -234,6 +234,8 @@ kw_cli_token_generate_rsa (KwCliToken *self, guint bits, const char *label, GErr
     return NULL;
   kw_job_set_key_id (job, id);
   key = kw_device_generate_rsa (self->device, bits, id, label, &local_error);
+  if (key != NULL && !kw_device_record_key (self->device, key, &local_error))
+    g_clear_pointer (&key, kw_key_unref);
   write_audit (self, audit, job, started, local_error);
   if (key == NULL)
     g_propagate_error (error, g_steal_pointer (&local_error));

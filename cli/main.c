@@ -67,6 +67,8 @@ static const KwCliCommand commands[] = {
     NULL, kw_cli_run_test },
   { "unlock", "[SERIAL]", N_ ("Give devices their PIN, which is asked for and never stored"), 0, 1,
     NULL, NULL, kw_cli_run_unlock },
+  { "webui login", "", N_ ("Print a link that lets a browser in"), 0, 0, NAME_KEYWARD, NULL,
+    kw_cli_run_webui_login },
 };
 
 /* Options that every command has, and what they set beside KwCli. */

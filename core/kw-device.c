@@ -31,15 +31,22 @@ struct _KwDevice
   gint64 timeout_usec;
   guint64 number;
 
-  KwDeviceState state;  /* main context */
-  char *state_text;     /* main context; owned */
-  gint64 state_since;   /* main context; wall-clock time in microseconds */
-  GPtrArray *keys;      /* main context; owned; replaced, never changed */
-  GPtrArray *different; /* main context; owned; likewise: keys that are not the recorded ones */
-  gboolean checked;     /* main context; the keys were looked at */
-  gboolean checking;    /* main context; they are being proven again */
-  gboolean busy;        /* main context; an open or refresh is under way */
-  gboolean again;       /* main context; and another one was asked for meanwhile */
+  KwDeviceState state;   /* main context */
+  char *state_text;      /* main context; owned */
+  gint64 state_since;    /* main context; wall-clock time in microseconds */
+  GPtrArray *keys;       /* main context; owned; replaced, never changed */
+  GPtrArray *different;  /* main context; owned; likewise: keys that are not the recorded ones */
+  gboolean checked;      /* main context; the keys were looked at */
+  gboolean checking;     /* main context; they are being proven again */
+  gboolean busy;         /* main context; an open or refresh is under way */
+  gboolean again;        /* main context; and another one was asked for meanwhile */
+  gboolean again_login;  /* main context; and that has to log in */
+  gboolean looking;      /* main context; busy or checking, and nobody was told of the end yet */
+  gboolean look_again;   /* main context; a check was asked for meanwhile */
+  gboolean look_failed;  /* main context; what is under way cannot be finished */
+  guint64 n_looks_begun; /* main context */
+  guint n_state_changes; /* main context */
+  char *inventory;       /* main context; owned, nullable: what was listed last, in short */
 
   GMutex login_lock;
   guint login_generation; /* guarded by login_lock for writing; read atomically */
@@ -56,6 +63,7 @@ enum
 {
   SIGNAL_CHANGED,
   SIGNAL_TROUBLE,
+  SIGNAL_LOOKED,
   N_SIGNALS
 };
 
@@ -76,11 +84,13 @@ G_STATIC_ASSERT (G_N_ELEMENTS (state_nicks) == KW_N_DEVICE_STATES);
 /* An open or refresh on its way through the executor. */
 typedef struct
 {
-  KwDevice *device;     /* owned */
-  gboolean login;       /* log in first */
-  GPtrArray *keys;      /* owned, nullable */
-  GPtrArray *different; /* owned, nullable */
-  GError *error;        /* owned, nullable */
+  KwDevice *device;      /* owned */
+  gboolean login;        /* log in first */
+  guint n_state_changes; /* of the device, when it began */
+  GPtrArray *keys;       /* owned, nullable */
+  GPtrArray *different;  /* owned, nullable */
+  char *inventory;       /* owned, nullable */
+  GError *error;         /* owned, nullable */
 } Inspection;
 
 static void
@@ -89,6 +99,7 @@ inspection_free (Inspection *inspection)
   g_object_unref (inspection->device);
   g_clear_pointer (&inspection->keys, g_ptr_array_unref);
   g_clear_pointer (&inspection->different, g_ptr_array_unref);
+  g_free (inspection->inventory);
   g_clear_error (&inspection->error);
   g_free (inspection);
 }
@@ -192,15 +203,64 @@ call_fingerprint (KwDevice *self, gpointer data, GError **error)
   return call->fingerprint != NULL;
 }
 
+/* All keys of the token but those that are just being made, of which nobody may know yet. */
+static GPtrArray *
+list_keys (KwDevice *self, GError **error)
+{
+  GPtrArray *keys = NULL;
+
+  if (!call_logged_in (self, call_list_keys, &keys, error))
+    return NULL;
+  for (guint i = keys->len; i > 0; i--)
+    {
+      if (kw_keyring_is_held (self->keyring, kw_key_get_id (g_ptr_array_index (keys, i - 1))))
+        g_ptr_array_remove_index (keys, i - 1);
+    }
+  return keys;
+}
+
+static gint
+compare_lines (gconstpointer a, gconstpointer b)
+{
+  return g_strcmp0 (*(const char *const *) a, *(const char *const *) b);
+}
+
+/* What a list of keys says, without the fingerprints of AES keys: another one means that somebody made or removed keys. */
+static char *
+take_inventory (GPtrArray *keys)
+{
+  g_autoptr (GPtrArray) lines = g_ptr_array_new_with_free_func (g_free);
+  g_autoptr (GChecksum) checksum = g_checksum_new (G_CHECKSUM_SHA256);
+
+  for (guint i = 0; i < keys->len; i++)
+    {
+      const KwKey *key = g_ptr_array_index (keys, i);
+      GBytes *id = kw_key_get_id (key);
+      g_autofree char *id_text
+          = g_base64_encode (g_bytes_get_data (id, NULL), g_bytes_get_size (id));
+      const char *fingerprint
+          = kw_key_get_public_key_der (key) != NULL ? kw_key_get_fingerprint (key) : "";
+
+      g_ptr_array_add (lines,
+                       g_strdup_printf ("%d %s %u %u %s %d %s\n", (int) kw_key_get_kind (key),
+                                        id_text, kw_key_get_reference (key),
+                                        (guint) kw_key_get_usage (key), fingerprint,
+                                        kw_key_is_weak (key), kw_key_get_label (key)));
+    }
+  g_ptr_array_sort (lines, compare_lines);
+  for (guint i = 0; i < lines->len; i++)
+    g_checksum_update (checksum, g_ptr_array_index (lines, i), -1);
+  return g_strdup (g_checksum_get_string (checksum));
+}
+
 /* Proves an AES key; one that cannot be proven stays without a fingerprint, and so is not used. */
 static gboolean
-add_aes_key (KwDevice *self, GPtrArray *configured, KwKey *key, GPtrArray *keys, GError **error)
+add_aes_key (KwDevice *self, gboolean prove, KwKey *key, GPtrArray *keys, GError **error)
 {
   FingerprintCall call = { kw_key_get_id (key), NULL };
   g_autoptr (GError) local_error = NULL;
 
-  if (!g_ptr_array_find (configured, key, NULL)
-      || (kw_key_get_usage (key) & KW_KEY_USAGE_ENCRYPT) == 0)
+  if (!prove || (kw_key_get_usage (key) & KW_KEY_USAGE_ENCRYPT) == 0)
     {
       g_ptr_array_add (keys, kw_key_ref (key));
       return TRUE;
@@ -221,6 +281,35 @@ add_aes_key (KwDevice *self, GPtrArray *configured, KwKey *key, GPtrArray *keys,
   return TRUE;
 }
 
+/*
+ * A recorded key that is not where it is configured to be may have got another place: its fingerprint is looked for among the
+ * AES keys that are not configured. As many are proven as is sensible.
+ */
+static gboolean
+search_recorded_keys (KwDevice *self, GPtrArray *configured, GPtrArray *keys, GError **error)
+{
+  guint n_keys = keys->len;
+
+  for (guint i = 0, n_proven = 0; i < n_keys && n_proven < KW_MAX_SEARCHED_KEYS; i++)
+    {
+      g_autoptr (KwKey) key = kw_key_ref (g_ptr_array_index (keys, i));
+      g_autoptr (GPtrArray) proven = NULL;
+
+      if (kw_key_get_kind (key) != KW_KEY_KIND_AES || g_ptr_array_find (configured, key, NULL)
+          || kw_key_get_fingerprint (key) != NULL)
+        continue;
+      if (!kw_keyring_misses_key (self->keyring, keys))
+        return TRUE;
+      proven = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
+      if (!add_aes_key (self, TRUE, key, proven, error))
+        return FALSE;
+      n_proven++;
+      kw_key_unref (g_ptr_array_index (keys, i));
+      keys->pdata[i] = kw_key_ref (g_ptr_array_index (proven, 0));
+    }
+  return TRUE;
+}
+
 static void
 inspect (gpointer user_data)
 {
@@ -237,8 +326,10 @@ inspect (gpointer user_data)
       if (!login (self, &inspection->error))
         return;
     }
-  if (!call_logged_in (self, call_list_keys, &all, &inspection->error))
+  all = list_keys (self, &inspection->error);
+  if (all == NULL)
     return;
+  inspection->inventory = take_inventory (all);
   keys = kw_keyring_admit (self->keyring, all, &inspection->different, &inspection->error);
   configured = kw_keyring_dup_configured (self->keyring, all);
   for (guint i = 0; keys != NULL && i < all->len; i++)
@@ -246,9 +337,12 @@ inspect (gpointer user_data)
       KwKey *key = g_ptr_array_index (all, i);
 
       if (kw_key_get_kind (key) == KW_KEY_KIND_AES
-          && !add_aes_key (self, configured, key, keys, &inspection->error))
+          && !add_aes_key (self, g_ptr_array_find (configured, key, NULL), key, keys,
+                           &inspection->error))
         return;
     }
+  if (keys != NULL && !search_recorded_keys (self, configured, keys, &inspection->error))
+    return;
   inspection->keys = g_steal_pointer (&keys);
 }
 
@@ -285,6 +379,67 @@ take_failed_inspection (KwDevice *self, const GError *error)
 
 static void start_inspection (KwDevice *self, gboolean with_login);
 
+/* Tells that what was begun to look at the keys is over, and begins what was asked for meanwhile. */
+static void
+end_look (KwDevice *self)
+{
+  guint64 number = self->n_looks_begun;
+  gboolean whole = !self->look_failed;
+
+  if (!self->looking || self->busy || self->checking)
+    return;
+  self->looking = FALSE;
+  self->look_failed = FALSE;
+  if (self->look_again)
+    {
+      self->look_again = FALSE;
+      /* The one that was asked for is over before it began, when the device is not in use any more. */
+      if (kw_device_check_keys (self) == 0)
+        number = ++self->n_looks_begun;
+    }
+  g_signal_emit (self, signals[SIGNAL_LOOKED], 0, number, whole);
+}
+
+static gboolean
+is_in_use (const KwDevice *self)
+{
+  return self->state == KW_DEVICE_READY || self->state == KW_DEVICE_MISMATCHED;
+}
+
+/* Something else was found out about the device while it was looked at; what the look says is of a time before that. */
+static gboolean
+was_overtaken (const KwDevice *self, const Inspection *inspection)
+{
+  return self->state == KW_DEVICE_GONE || self->state == KW_DEVICE_STUCK
+         || (inspection->n_state_changes != self->n_state_changes && !is_in_use (self));
+}
+
+static void
+inspect_again (KwDevice *self)
+{
+  gboolean with_login = self->again_login;
+
+  if (!self->again)
+    return;
+  self->again = FALSE;
+  self->again_login = FALSE;
+  start_inspection (self, with_login);
+}
+
+static void
+take_keys (KwDevice *self, Inspection *inspection)
+{
+  log_different_keys (self, inspection->different);
+  g_ptr_array_unref (self->keys);
+  self->keys = g_ptr_array_ref (inspection->keys);
+  g_ptr_array_unref (self->different);
+  self->different = g_ptr_array_ref (inspection->different);
+  g_free (self->inventory);
+  self->inventory = g_steal_pointer (&inspection->inventory);
+  self->checked = TRUE;
+  g_atomic_int_set (&self->n_keys, (gint) self->keys->len);
+}
+
 static gboolean
 take_inspection (gpointer user_data)
 {
@@ -293,30 +448,26 @@ take_inspection (gpointer user_data)
   const char *text = NULL;
 
   self->busy = FALSE;
-  if (self->state == KW_DEVICE_GONE || self->state == KW_DEVICE_STUCK)
-    return G_SOURCE_REMOVE;
-  if (inspection->error != NULL)
+  if (was_overtaken (self, inspection) || inspection->error != NULL)
     {
-      take_failed_inspection (self, inspection->error);
+      self->look_failed = TRUE;
+      if (!was_overtaken (self, inspection))
+        take_failed_inspection (self, inspection->error);
+      inspect_again (self);
+      end_look (self);
       return G_SOURCE_REMOVE;
     }
-  log_different_keys (self, inspection->different);
-  g_ptr_array_unref (self->keys);
-  self->keys = g_ptr_array_ref (inspection->keys);
-  g_ptr_array_unref (self->different);
-  self->different = g_ptr_array_ref (inspection->different);
-  self->checked = TRUE;
-  g_atomic_int_set (&self->n_keys, (gint) self->keys->len);
+  take_keys (self, inspection);
   text = inspection->different->len > 0
              ? "Ready, but some keys are not the recorded ones and are not used"
              : "Ready";
   /* Whether a device with the wrong keys is of use again is not for it to say. */
-  if (self->state != KW_DEVICE_READY && self->state != KW_DEVICE_MISMATCHED)
+  if (!is_in_use (self))
     kw_device_set_state (self, KW_DEVICE_READY, text);
   /* What was asked for meanwhile may have come too late for this look. */
-  if (self->again)
-    start_inspection (self, FALSE);
+  inspect_again (self);
   g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
+  end_look (self);
   return G_SOURCE_REMOVE;
 }
 
@@ -326,7 +477,9 @@ take_overdue_inspection (gpointer user_data)
   KwDevice *self = KW_DEVICE (user_data);
 
   self->busy = FALSE;
+  self->look_failed = TRUE;
   g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, "It does not answer");
+  end_look (self);
   return G_SOURCE_REMOVE;
 }
 
@@ -354,6 +507,8 @@ on_inspection_done (gpointer user_data,
       Inspection *result = g_new0 (Inspection, 1);
 
       result->device = g_object_ref (inspection->device);
+      result->n_state_changes = inspection->n_state_changes;
+      result->inventory = g_steal_pointer (&inspection->inventory);
       result->keys = g_steal_pointer (&inspection->keys);
       result->different = g_steal_pointer (&inspection->different);
       result->error = g_steal_pointer (&inspection->error);
@@ -365,6 +520,28 @@ on_inspection_done (gpointer user_data,
                     g_object_unref);
 }
 
+/* What is under way cannot go on: the device is too busy, or was closed. */
+static gboolean
+drop_look (gpointer user_data)
+{
+  KwDevice *self = KW_DEVICE (user_data);
+
+  self->look_failed = TRUE;
+  end_look (self);
+  return G_SOURCE_REMOVE;
+}
+
+/* What is found out from here on is part of one look, until nothing is under way any more. */
+static void
+begin_look (KwDevice *self)
+{
+  if (self->looking)
+    return;
+  self->looking = TRUE;
+  self->look_failed = FALSE;
+  self->n_looks_begun++;
+}
+
 static void
 start_inspection (KwDevice *self, gboolean with_login)
 {
@@ -373,29 +550,37 @@ start_inspection (KwDevice *self, gboolean with_login)
 
   if (self->state == KW_DEVICE_GONE)
     return;
-  self->again = self->busy;
   if (self->busy)
-    return;
+    {
+      self->again = TRUE;
+      self->again_login |= with_login;
+      return;
+    }
+  begin_look (self);
   self->busy = TRUE;
   inspection = g_new0 (Inspection, 1);
   inspection->device = g_object_ref (self);
   inspection->login = with_login;
+  inspection->n_state_changes = self->n_state_changes;
   work = kw_work_new (inspect, on_inspection_done, self->timeout_usec * OPEN_TIMEOUT_FACTOR,
                       inspection, (GDestroyNotify) inspection_free);
   kw_work_set_long (work);
   /* Refused only when the device was closed: then nobody waits for the result. */
-  if (!kw_executor_submit (self->executor, work, FALSE, NULL))
-    self->busy = FALSE;
+  if (kw_executor_submit (self->executor, work, FALSE, NULL))
+    return;
+  self->busy = FALSE;
+  invoke_in_main (self, drop_look, g_object_ref (self), g_object_unref);
 }
 
-/* The configured keys of a device, proven again one by one between other work. */
+/* The keys of a device, listed, and those that were proven proven again, one by one between other work. */
 typedef struct
 {
   KwDevice *device; /* owned */
   GPtrArray *keys;  /* owned; of KwKey */
-  guint next;
-  gboolean same; /* written by the worker, read by `done` only if that came in time */
-  GError *error; /* owned; likewise */
+  char *inventory;  /* owned: what the list has to say */
+  guint next;       /* 0: the list; from 1 on the keys */
+  gboolean same;    /* written by the worker, read by `done` only if that came in time */
+  GError *error;    /* owned; likewise */
 } KeyCheck;
 
 static void
@@ -403,6 +588,7 @@ key_check_free (KeyCheck *check)
 {
   g_object_unref (check->device);
   g_ptr_array_unref (check->keys);
+  g_free (check->inventory);
   g_clear_error (&check->error);
   g_free (check);
 }
@@ -411,15 +597,25 @@ static void
 run_key_check (gpointer user_data)
 {
   KeyCheck *check = user_data;
-  KwKey *key = g_ptr_array_index (check->keys, check->next);
-  FingerprintCall call = { kw_key_get_id (key), NULL };
+  FingerprintCall call = { NULL, NULL };
+  KwKey *key = NULL;
 
+  if (check->next == 0)
+    {
+      g_autoptr (GPtrArray) keys = list_keys (check->device, &check->error);
+      g_autofree char *inventory = keys != NULL ? take_inventory (keys) : NULL;
+
+      check->same = inventory != NULL && g_str_equal (inventory, check->inventory);
+      return;
+    }
+  key = g_ptr_array_index (check->keys, check->next - 1);
+  call.id = kw_key_get_id (key);
   if (call_logged_in (check->device, call_fingerprint, &call, &check->error))
     check->same = g_str_equal (call.fingerprint, kw_key_get_fingerprint (key));
   g_free (call.fingerprint);
 }
 
-static void submit_key_check (KwDevice *self, GPtrArray *keys, guint next);
+static void submit_key_check (KwDevice *self, GPtrArray *keys, const char *inventory, guint next);
 
 static gboolean
 take_key_check (gpointer user_data)
@@ -428,14 +624,18 @@ take_key_check (gpointer user_data)
   KwDevice *self = check->device;
 
   self->checking = FALSE;
-  if (self->state != KW_DEVICE_READY)
-    return G_SOURCE_REMOVE;
-  if (check->same)
-    submit_key_check (self, check->keys, check->next + 1);
+  if (!is_in_use (self))
+    self->look_failed = TRUE;
+  else if (check->same)
+    submit_key_check (self, check->keys, check->inventory, check->next + 1);
   else if (check->error != NULL && kw_error_is_device_trouble (check->error))
-    take_failed_inspection (self, check->error);
+    {
+      self->look_failed = TRUE;
+      take_failed_inspection (self, check->error);
+    }
   else
     start_inspection (self, FALSE); /* which finds out what there is now */
+  end_look (self);
   return G_SOURCE_REMOVE;
 }
 
@@ -445,15 +645,21 @@ take_overdue_key_check (gpointer user_data)
   KwDevice *self = KW_DEVICE (user_data);
 
   self->checking = FALSE;
+  self->look_failed = TRUE;
   if (self->state == KW_DEVICE_READY)
     g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, "It does not answer");
+  end_look (self);
   return G_SOURCE_REMOVE;
 }
 
 static gboolean
 drop_key_check (gpointer user_data)
 {
-  KW_DEVICE (user_data)->checking = FALSE;
+  KwDevice *self = KW_DEVICE (user_data);
+
+  self->checking = FALSE;
+  self->look_failed = TRUE;
+  end_look (self);
   return G_SOURCE_REMOVE;
 }
 
@@ -471,6 +677,7 @@ on_key_check_done (gpointer user_data,
 
       result->device = g_object_ref (check->device);
       result->keys = g_ptr_array_ref (check->keys);
+      result->inventory = g_strdup (check->inventory);
       result->next = check->next;
       result->same = check->same;
       result->error = g_steal_pointer (&check->error);
@@ -484,23 +691,26 @@ on_key_check_done (gpointer user_data,
 }
 
 static void
-submit_key_check (KwDevice *self, GPtrArray *keys, guint next)
+submit_key_check (KwDevice *self, GPtrArray *keys, const char *inventory, guint next)
 {
   KeyCheck *check = NULL;
   KwWork *work = NULL;
 
-  if (next >= keys->len)
+  if (next > keys->len)
     return;
   self->checking = TRUE;
   check = g_new0 (KeyCheck, 1);
   check->device = g_object_ref (self);
   check->keys = g_ptr_array_ref (keys);
+  check->inventory = g_strdup (inventory);
   check->next = next;
   work = kw_work_new (run_key_check, on_key_check_done, self->timeout_usec, check,
                       (GDestroyNotify) key_check_free);
   /* A device that is too busy is looked at next time. */
-  if (!kw_executor_submit (self->executor, work, FALSE, NULL))
-    self->checking = FALSE;
+  if (kw_executor_submit (self->executor, work, FALSE, NULL))
+    return;
+  self->checking = FALSE;
+  self->look_failed = TRUE;
 }
 
 static void
@@ -524,6 +734,7 @@ kw_device_finalize (GObject *object)
   g_clear_pointer (&self->first_pin, kw_secret_unref);
   g_free (self->pin_name);
   g_free (self->state_text);
+  g_free (self->inventory);
   g_ptr_array_unref (self->keys);
   g_ptr_array_unref (self->different);
   kw_figures_unref (self->figures);
@@ -559,6 +770,16 @@ kw_device_class_init (KwDeviceClass *klass)
    */
   signals[SIGNAL_TROUBLE] = g_signal_new ("trouble", KW_TYPE_DEVICE, G_SIGNAL_RUN_LAST, 0, NULL,
                                           NULL, NULL, G_TYPE_NONE, 2, G_TYPE_UINT, G_TYPE_STRING);
+  /**
+   * KwDevice::looked:
+   * @self: the device
+   * @number: which look it was, as kw_device_check_keys() told
+   * @whole: all was looked at; otherwise the device was too busy, or is in trouble
+   *
+   * A look at its keys has ended. Main context.
+   */
+  signals[SIGNAL_LOOKED] = g_signal_new ("looked", KW_TYPE_DEVICE, G_SIGNAL_RUN_LAST, 0, NULL, NULL,
+                                         NULL, G_TYPE_NONE, 2, G_TYPE_UINT64, G_TYPE_BOOLEAN);
 }
 
 static void
@@ -695,18 +916,32 @@ kw_device_refresh_keys (KwDevice *self)
  * kw_device_check_keys:
  * @self: a device
  *
- * Proves that the configured AES keys of a ready device are the same as before, one by one, so that other work gets between.
- * What is different is found out and told by the signals. Main context.
+ * Lists the keys of a ready device anew, and proves that those of `hsm_keyid` are the same as before, one by one, so that
+ * other work gets between. What is different is found out and told by the signals. While the device is being looked at, that
+ * begins afterwards. One whose keys were the wrong ones is looked at as a whole. Main context.
+ *
+ * Returns: number of the look, which `looked` tells when it has ended; 0 when the device is not in use
  */
-void
+guint64
 kw_device_check_keys (KwDevice *self)
 {
   g_autoptr (GPtrArray) keys = NULL;
 
-  g_return_if_fail (KW_IS_DEVICE (self));
+  g_return_val_if_fail (KW_IS_DEVICE (self), 0);
 
-  if (self->state != KW_DEVICE_READY || self->busy || self->checking)
-    return;
+  if (!is_in_use (self))
+    return 0;
+  if (self->looking)
+    {
+      self->look_again = TRUE;
+      return self->n_looks_begun + 1;
+    }
+  if (self->state == KW_DEVICE_MISMATCHED || self->inventory == NULL)
+    {
+      start_inspection (self, FALSE);
+      return self->n_looks_begun;
+    }
+  begin_look (self);
   keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
   for (guint i = 0; i < self->keys->len; i++)
     {
@@ -715,7 +950,11 @@ kw_device_check_keys (KwDevice *self)
       if (kw_key_get_kind (key) == KW_KEY_KIND_AES && kw_key_get_fingerprint (key) != NULL)
         g_ptr_array_add (keys, kw_key_ref (key));
     }
-  submit_key_check (self, keys, 0);
+  submit_key_check (self, keys, self->inventory, 0);
+  /* It is told from the main loop, as everybody expects. */
+  if (!self->checking)
+    invoke_in_main (self, drop_look, g_object_ref (self), g_object_unref);
+  return self->n_looks_begun;
 }
 
 /**
@@ -740,7 +979,10 @@ kw_device_set_state (KwDevice *self, KwDeviceState state, const char *text)
     level = G_LOG_LEVEL_INFO;
   info = kw_token_get_info (self->token);
   if (self->state != state)
-    self->state_since = g_get_real_time ();
+    {
+      self->state_since = g_get_real_time ();
+      self->n_state_changes++;
+    }
   self->state = state;
   g_free (self->state_text);
   self->state_text = g_strdup (text);
@@ -941,7 +1183,7 @@ kw_device_add_key (KwDevice *self, KwKey *key)
   g_return_if_fail (KW_IS_DEVICE (self));
 
   /* A look that is under way may or may not have seen it. */
-  self->again = self->busy;
+  self->again |= self->busy;
   for (guint i = 0; i < self->keys->len; i++)
     {
       const KwKey *known = g_ptr_array_index (self->keys, i);
@@ -1145,22 +1387,140 @@ kw_device_random (KwDevice *self, gsize size, GError **error)
   return g_steal_pointer (&bytes);
 }
 
-/* A key whose fingerprint cannot be recorded is not left on the token: nobody would ever use it. */
-static gboolean
-admit_new_key (KwDevice *self, KwKey *key, GError **error)
+typedef struct
 {
-  g_autoptr (GPtrArray) keys = g_ptr_array_new ();
-  g_autoptr (GPtrArray) admitted = NULL;
-  g_autoptr (GPtrArray) different = NULL;
+  KwKeyKind kind;
+  GBytes *id;
+} DeleteCall;
 
-  g_ptr_array_add (keys, key);
-  admitted = kw_keyring_admit (self->keyring, keys, &different, error);
-  if (admitted != NULL && admitted->len == 1)
+static gboolean
+call_delete (KwDevice *self, gpointer data, GError **error)
+{
+  DeleteCall *call = data;
+
+  return kw_token_delete_key (self->token, call->kind, call->id, error);
+}
+
+/**
+ * kw_device_delete_key:
+ * @self: a device
+ * @kind: kind of a key
+ * @key_id: its CKA_ID
+ * @error: where to store the error
+ *
+ * kw_token_delete_key(), with a lost login renewed once. Executor's threads.
+ *
+ * Returns: %TRUE on success
+ */
+gboolean
+kw_device_delete_key (KwDevice *self, KwKeyKind kind, GBytes *key_id, GError **error)
+{
+  DeleteCall call = { kind, key_id };
+
+  return call_logged_in (self, call_delete, &call, error);
+}
+
+typedef struct
+{
+  GBytes *id;
+  GBytes *digest;
+  GBytes *signature;
+} SignCall;
+
+static gboolean
+call_sign (KwDevice *self, gpointer data, GError **error)
+{
+  SignCall *call = data;
+
+  call->signature = kw_token_sign (self->token, call->id, call->digest, error);
+  return call->signature != NULL;
+}
+
+/**
+ * kw_device_sign:
+ * @self: a device
+ * @key_id: CKA_ID of an RSA or EC key
+ * @sha256_digest: 32 bytes
+ * @error: where to store the error
+ *
+ * kw_token_sign(), with a lost login renewed once. Executor's threads.
+ *
+ * Returns: (transfer full): the signature, or %NULL
+ */
+GBytes *
+kw_device_sign (KwDevice *self, GBytes *key_id, GBytes *sha256_digest, GError **error)
+{
+  SignCall call = { key_id, sha256_digest, NULL };
+
+  return call_logged_in (self, call_sign, &call, error) ? call.signature : NULL;
+}
+
+typedef struct
+{
+  GArray *references;
+  guint last;
+} ReferencesCall;
+
+static gboolean
+call_list_references (KwDevice *self, gpointer data, GError **error)
+{
+  ReferencesCall *call = data;
+
+  call->references = kw_token_list_references (self->token, &call->last, error);
+  return call->references != NULL;
+}
+
+/**
+ * kw_device_survey_keys:
+ * @self: a device
+ * @out_references: (out) (transfer full) (nullable) (element-type guint): numbers that are taken, %NULL where keys have none
+ * @out_last: (out): the last number there is
+ * @error: where to store the error
+ *
+ * Lists what is on the device just now, before another key is made. A lost login is renewed once. Executor's threads.
+ *
+ * Returns: (transfer full) (element-type KwKey): its keys, AES keys without fingerprints; or %NULL
+ */
+GPtrArray *
+kw_device_survey_keys (KwDevice *self, GArray **out_references, guint *out_last, GError **error)
+{
+  ReferencesCall call = { NULL, 0 };
+  g_autoptr (GError) local_error = NULL;
+  GPtrArray *keys = NULL;
+
+  if (!call_logged_in (self, call_list_references, &call, &local_error)
+      && !g_error_matches (local_error, KW_ERROR, KW_ERROR_NOT_SUPPORTED))
+    {
+      g_propagate_error (error, g_steal_pointer (&local_error));
+      return NULL;
+    }
+  if (!call_logged_in (self, call_list_keys, &keys, error))
+    {
+      g_clear_pointer (&call.references, g_array_unref);
+      return NULL;
+    }
+  *out_references = call.references;
+  *out_last = call.last;
+  return keys;
+}
+
+/**
+ * kw_device_record_key:
+ * @self: a device
+ * @key: an RSA key that was just made on it, and nowhere else
+ * @error: where to store the error
+ *
+ * Records the fingerprint of a new key. One that cannot be recorded is not left on the token, as nobody would ever use it.
+ * Executor's threads; blocks on the disk.
+ *
+ * Returns: %TRUE on success
+ */
+gboolean
+kw_device_record_key (KwDevice *self, KwKey *key, GError **error)
+{
+  if (kw_keyring_record_new (self->keyring, key, error))
     return TRUE;
-  if (admitted != NULL)
-    g_set_error_literal (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
-                         "Another key is recorded under the id of the new one");
-  kw_token_delete_key (self->token, kw_key_get_kind (key), kw_key_get_id (key), NULL);
+  kw_device_delete_key (self, kw_key_get_kind (key), kw_key_get_id (key), NULL);
   return FALSE;
 }
 
@@ -1170,6 +1530,7 @@ typedef struct
   guint bits;
   GBytes *key_id;
   const char *label;
+  guint reference;
   KwKey *key;
 } GenerateCall;
 
@@ -1181,7 +1542,8 @@ call_generate (KwDevice *self, gpointer data, GError **error)
   call->key
       = call->kind == KW_KEY_KIND_RSA
             ? kw_token_generate_rsa (self->token, call->bits, call->key_id, call->label, error)
-            : kw_token_generate_aes (self->token, call->bits, call->key_id, call->label, error);
+            : kw_token_generate_aes_at (self->token, call->bits, call->key_id, call->label,
+                                        call->reference, error);
   return call->key != NULL;
 }
 
@@ -1206,7 +1568,7 @@ generate (KwDevice *self, GenerateCall *call, GError **error)
  * @label: CKA_LABEL
  * @error: where to store the error
  *
- * kw_token_generate_rsa(), with a lost login renewed once; records the fingerprint of the new key. Executor's threads.
+ * kw_token_generate_rsa(), with a lost login renewed once. Nothing is recorded yet. Executor's threads.
  *
  * Returns: (transfer full): the key, or %NULL
  */
@@ -1217,12 +1579,9 @@ kw_device_generate_rsa (KwDevice *self,
                         const char *label,
                         GError **error)
 {
-  GenerateCall call = { KW_KEY_KIND_RSA, bits, key_id, label, NULL };
-  g_autoptr (KwKey) key = generate (self, &call, error);
+  GenerateCall call = { KW_KEY_KIND_RSA, bits, key_id, label, 0, NULL };
 
-  if (key == NULL || !admit_new_key (self, key, error))
-    return NULL;
-  return g_steal_pointer (&key);
+  return generate (self, &call, error);
 }
 
 /**
@@ -1231,9 +1590,10 @@ kw_device_generate_rsa (KwDevice *self,
  * @bits: 128, 192 or 256
  * @key_id: CKA_ID
  * @label: CKA_LABEL
+ * @reference: the number it shall have where keys have numbers; 0 for whichever is free
  * @error: where to store the error
  *
- * kw_token_generate_aes(), with a lost login renewed once; finds out the fingerprint of the new key. A key that cannot even
+ * kw_token_generate_aes_at(), with a lost login renewed once; finds out the fingerprint of the new key. A key that cannot even
  * do that is removed again. Executor's threads.
  *
  * Returns: (transfer full): the key, with its fingerprint, or %NULL
@@ -1243,9 +1603,10 @@ kw_device_generate_aes (KwDevice *self,
                         guint bits,
                         GBytes *key_id,
                         const char *label,
+                        guint reference,
                         GError **error)
 {
-  GenerateCall call = { KW_KEY_KIND_AES, bits, key_id, label, NULL };
+  GenerateCall call = { KW_KEY_KIND_AES, bits, key_id, label, reference, NULL };
   g_autoptr (KwKey) key = generate (self, &call, error);
   FingerprintCall check = { key_id, NULL };
   KwKey *proven = NULL;
@@ -1254,7 +1615,7 @@ kw_device_generate_aes (KwDevice *self,
     return NULL;
   if (!call_logged_in (self, call_fingerprint, &check, error))
     {
-      kw_token_delete_key (self->token, KW_KEY_KIND_AES, key_id, NULL);
+      kw_device_delete_key (self, KW_KEY_KIND_AES, key_id, NULL);
       return NULL;
     }
   proven = kw_key_new_with_fingerprint (key, check.fingerprint);
@@ -1266,6 +1627,7 @@ typedef struct
 {
   KwKey *key;
   GBytes *wrapped;
+  guint reference;
 } CloneCall;
 
 static gboolean
@@ -1283,7 +1645,7 @@ call_import (KwDevice *self, gpointer data, GError **error)
 {
   CloneCall *call = data;
 
-  call->key = kw_token_import_key (self->token, call->wrapped, error);
+  call->key = kw_token_import_key_at (self->token, call->wrapped, call->reference, error);
   return call->key != NULL;
 }
 
@@ -1300,7 +1662,7 @@ call_import (KwDevice *self, gpointer data, GError **error)
 GBytes *
 kw_device_export_key (KwDevice *self, KwKey *key, GError **error)
 {
-  CloneCall call = { key, NULL };
+  CloneCall call = { key, NULL, 0 };
 
   return call_logged_in (self, call_export, &call, error) ? call.wrapped : NULL;
 }
@@ -1338,7 +1700,7 @@ prove_copy (KwDevice *self, KwKey *copy, KwKey *original, GError **error)
  * @original: the key as it is there, with its fingerprint
  * @error: where to store the error
  *
- * kw_token_import_key(), with a lost login renewed once. A copy that is not proven to be the same key is removed again.
+ * kw_token_import_key_at(), with a lost login renewed once; an AES key gets the number it has there. A copy that is not proven to be the same key is removed again.
  * Executor's threads.
  *
  * Returns: (transfer full): the copy, with its fingerprint, or %NULL
@@ -1346,7 +1708,10 @@ prove_copy (KwDevice *self, KwKey *copy, KwKey *original, GError **error)
 KwKey *
 kw_device_import_key (KwDevice *self, GBytes *wrapped_key, KwKey *original, GError **error)
 {
-  CloneCall call = { NULL, wrapped_key };
+  /* The place of an AES key is told by its number, so it has the same one everywhere. */
+  CloneCall call
+      = { NULL, wrapped_key,
+          kw_key_get_kind (original) == KW_KEY_KIND_AES ? kw_key_get_reference (original) : 0 };
   g_autoptr (KwKey) copy = NULL;
   KwKey *proven = NULL;
 
@@ -1355,7 +1720,7 @@ kw_device_import_key (KwDevice *self, GBytes *wrapped_key, KwKey *original, GErr
   copy = call.key;
   proven = prove_copy (self, copy, original, error);
   if (proven == NULL)
-    kw_token_delete_key (self->token, kw_key_get_kind (copy), kw_key_get_id (copy), NULL);
+    kw_device_delete_key (self, kw_key_get_kind (copy), kw_key_get_id (copy), NULL);
   return proven;
 }
 

@@ -76,7 +76,7 @@ void kw_device_set_pin (KwDevice *self, KwSecret *pin);
 
 void kw_device_refresh_keys (KwDevice *self);
 
-void kw_device_check_keys (KwDevice *self);
+guint64 kw_device_check_keys (KwDevice *self);
 
 void kw_device_set_state (KwDevice *self, KwDeviceState state, const char *text);
 
@@ -134,7 +134,17 @@ KwKey *kw_device_generate_aes (KwDevice *self,
                                guint bits,
                                GBytes *key_id,
                                const char *label,
+                               guint reference,
                                GError **error);
+
+gboolean kw_device_delete_key (KwDevice *self, KwKeyKind kind, GBytes *key_id, GError **error);
+
+GBytes *kw_device_sign (KwDevice *self, GBytes *key_id, GBytes *sha256_digest, GError **error);
+
+GPtrArray *
+kw_device_survey_keys (KwDevice *self, GArray **out_references, guint *out_last, GError **error);
+
+gboolean kw_device_record_key (KwDevice *self, KwKey *key, GError **error);
 
 GBytes *kw_device_export_key (KwDevice *self, KwKey *key, GError **error);
 

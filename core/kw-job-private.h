@@ -33,7 +33,8 @@ struct _KwJob
   KwCaller *caller; /* owned */
 
   /* what is asked */
-  GBytes *key_id; /* owned; chosen by the pool when a key is generated, unless the door did */
+  GBytes *key_id;  /* owned; chosen by the pool when a key is generated, unless the door did */
+  guint reference; /* likewise: the number of the new key on cards */
   KwRsaPadding padding;
   GBytes *input;           /* owned, nullable: what is decrypted */
   KwSecret *message;       /* owned, nullable: what is encrypted */
@@ -57,7 +58,12 @@ struct _KwJob
   gint64 park_until; /* monotonic */
   guint n_attempts;
   guint64 tried[KW_MAX_ATTEMPTS_PER_JOB]; /* numbers of the devices it was given to */
-  guint64 wants_refresh; /* which look for new keys may find its key; 0 = none was asked for */
+  guint64 wants_refresh;   /* which look for new keys may find its key; 0 = none was asked for */
+  gboolean is_generating;  /* its turn to make a key has come */
+  gboolean key_may_remain; /* what it made may still be on a device, though nobody is to use it */
+  KwJobFunc after_generation; /* the service's callback, meanwhile */
+  gpointer after_generation_data;
+  GError *refusal; /* owned, nullable: a device cannot make such a key; another one may */
   KwKeyStep step;
 
   /* what came of it */

@@ -27,6 +27,7 @@ static const struct
   [KW_VERB_ACCEPT_KEY] = { "accept-key", KW_VERB_CLASS_MANAGE_KEYS },
   [KW_VERB_UNLOCK] = { "unlock", KW_VERB_CLASS_UNLOCK },
   [KW_VERB_RELOAD] = { "reload", KW_VERB_CLASS_MANAGE_DEVICES },
+  [KW_VERB_WEB_LOGIN] = { "web-login", KW_VERB_CLASS_MANAGE_DEVICES },
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (verbs) == KW_N_VERBS);
@@ -245,6 +246,7 @@ kw_job_unref (KwJob *self)
   g_clear_pointer (&self->key, kw_key_unref);
   g_clear_error (&self->error);
   g_free (self->last_reason);
+  g_clear_error (&self->refusal);
   g_free (self->device_name);
   g_free (self);
 }

@@ -21,6 +21,7 @@ G_BEGIN_DECLS
  * @KW_VERB_ACCEPT_KEY: say which key is right
  * @KW_VERB_UNLOCK: give the PIN
  * @KW_VERB_RELOAD: read the configuration anew
+ * @KW_VERB_WEB_LOGIN: let a browser in
  *
  * What a caller wants done.
  */
@@ -39,9 +40,10 @@ typedef enum
   KW_VERB_ACCEPT_KEY,
   KW_VERB_UNLOCK,
   KW_VERB_RELOAD,
+  KW_VERB_WEB_LOGIN,
 } KwVerb;
 
-#define KW_N_VERBS (KW_VERB_RELOAD + 1)
+#define KW_N_VERBS (KW_VERB_WEB_LOGIN + 1)
 
 const char *kw_verb_to_string (KwVerb verb);
 

@@ -181,6 +181,38 @@ kw_key_selector_get_text (const KwKeySelector *self)
 }
 
 /**
+ * kw_key_selector_get_label:
+ * @self: a selector
+ *
+ * Returns: (transfer none) (nullable): the label it looks for; %NULL when it looks for something else. Any thread.
+ */
+const char *
+kw_key_selector_get_label (const KwKeySelector *self)
+{
+  g_return_val_if_fail (self != NULL, NULL);
+
+  return self->label;
+}
+
+/**
+ * kw_key_selector_get_place:
+ * @self: a selector
+ * @out_place: (out): the place among the AES keys of a device
+ *
+ * Returns: %FALSE when it looks for something else. Any thread.
+ */
+gboolean
+kw_key_selector_get_place (const KwKeySelector *self, guint *out_place)
+{
+  g_return_val_if_fail (self != NULL, FALSE);
+
+  if (self->kind != BY_PLACE)
+    return FALSE;
+  *out_place = self->place;
+  return TRUE;
+}
+
+/**
  * kw_key_selector_find:
  * @self: a selector
  * @keys: (element-type KwKey): all keys of one token

@@ -20,6 +20,10 @@ void kw_key_selector_unref (KwKeySelector *self);
 
 const char *kw_key_selector_get_text (const KwKeySelector *self);
 
+const char *kw_key_selector_get_label (const KwKeySelector *self);
+
+gboolean kw_key_selector_get_place (const KwKeySelector *self, guint *out_place);
+
 KwKey *kw_key_selector_find (const KwKeySelector *self, GPtrArray *keys, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (KwKeySelector, kw_key_selector_unref)

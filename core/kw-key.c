@@ -499,6 +499,42 @@ kw_key_encrypt_pkcs1 (const KwKey *self, GBytes *plaintext, GError **error)
 }
 
 /**
+ * kw_key_verify_sha256:
+ * @self: an RSA or EC key
+ * @digest: 32 bytes
+ * @signature: by PKCS#1 v1.5, or ECDSA in DER
+ * @error: where to store the error
+ *
+ * Checks a signature with the public half. Any thread.
+ *
+ * Returns: %FALSE with %KW_ERROR_DEVICE_FAILED when it is not by this key, or %KW_ERROR_NOT_SUPPORTED when the public half is
+ *   not known
+ */
+gboolean
+kw_key_verify_sha256 (const KwKey *self, GBytes *digest, GBytes *signature, GError **error)
+{
+  g_autoptr (EVP_PKEY) public_key = NULL;
+  g_autoptr (EVP_PKEY_CTX) context = NULL;
+
+  g_return_val_if_fail (self != NULL && digest != NULL && signature != NULL, FALSE);
+
+  public_key = parse_public_key (self, error);
+  if (public_key == NULL)
+    return FALSE;
+  context = EVP_PKEY_CTX_new (public_key, NULL);
+  if (context != NULL && EVP_PKEY_verify_init (context) == 1
+      && (self->kind != KW_KEY_KIND_RSA
+          || EVP_PKEY_CTX_set_rsa_padding (context, RSA_PKCS1_PADDING) == 1)
+      && EVP_PKEY_CTX_set_signature_md (context, EVP_sha256 ()) == 1
+      && EVP_PKEY_verify (context, g_bytes_get_data (signature, NULL), g_bytes_get_size (signature),
+                          g_bytes_get_data (digest, NULL), g_bytes_get_size (digest))
+             == 1)
+    return TRUE;
+  g_set_error_literal (error, KW_ERROR, KW_ERROR_DEVICE_FAILED, "The signature is not by this key");
+  return FALSE;
+}
+
+/**
  * kw_rsa_public_key_to_der:
  * @modulus: CKA_MODULUS, big-endian
  * @n_modulus: its size in bytes

@@ -119,6 +119,9 @@ char *kw_key_dup_public_key_pem (const KwKey *self, GError **error);
 
 GBytes *kw_key_encrypt_pkcs1 (const KwKey *self, GBytes *plaintext, GError **error);
 
+gboolean
+kw_key_verify_sha256 (const KwKey *self, GBytes *digest, GBytes *signature, GError **error);
+
 GBytes *kw_rsa_public_key_to_der (const guint8 *modulus,
                                   gsize n_modulus,
                                   const guint8 *exponent,

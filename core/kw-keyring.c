@@ -8,6 +8,7 @@
 #include "kw-error.h"
 #include "kw-fingerprint.h"
 #include "kw-key-matrix-private.h"
+#include "kw-limits.h"
 #include "kw-log.h"
 #include "kw-names.h"
 #include "kw-state-file.h"
@@ -38,13 +39,16 @@ struct _KwKeyring
   GPtrArray *selectors;     /* owned; of KwKeySelector; replaced, never changed; guarded by lock */
   GHashTable *fingerprints; /* owned; name of the key → fingerprint; guarded by lock */
   GHashTable *configured;   /* owned; entry of hsm_keyid → fingerprint; guarded by lock */
-  KwKeyMatrix *matrix;      /* owned; replaced, never changed; guarded by lock */
+  GHashTable *former; /* owned; entry of hsm_keyid → fingerprints it had before; guarded by lock */
+  GPtrArray *held; /* owned; of GBytes: CKA_IDs of keys that nobody may use yet; guarded by lock */
+  KwKeyMatrix *matrix; /* owned; replaced, never changed; guarded by lock */
 };
 
 enum
 {
   SIGNAL_CHANGED,
   SIGNAL_RECORDED,
+  SIGNAL_NOT_RECORDED,
   N_SIGNALS
 };
 
@@ -54,6 +58,8 @@ G_DEFINE_FINAL_TYPE (KwKeyring, kw_keyring, G_TYPE_OBJECT)
 
 #define GROUP_KEYS "keys"
 #define GROUP_CONFIGURED "hsm_keyid"
+#define GROUP_FORMER "hsm_keyid before" /* fingerprints that were accepted before, for decrypting */
+#define FORMER_SEPARATOR " "
 #define FILE_COMMENT " Fingerprint of each key as it was when first seen."
 #define SHOWN_DIGITS 16 /* of a fingerprint, in sentences */
 
@@ -246,6 +252,7 @@ on_recorded (GObject *source_object, GAsyncResult *result, gpointer user_data G_
     {
       kw_log (G_LOG_LEVEL_CRITICAL, "Fingerprints cannot be recorded, so new keys are not used",
               "error", error->message, NULL);
+      g_signal_emit (self, signals[SIGNAL_NOT_RECORDED], 0);
       return;
     }
   g_mutex_lock (&self->lock);
@@ -284,8 +291,15 @@ typedef struct
   gboolean waiting;  /* there is a key that can be recorded only when all devices have settled */
 } Judgement;
 
-static char *
-dup_recorded (KwKeyring *self, const char *id)
+/**
+ * kw_keyring_dup_recorded:
+ * @self: the keyring
+ * @id: an entry of `hsm_keyid`, in the spelling of kw_key_selector_get_text()
+ *
+ * Returns: (transfer full) (nullable): the recorded fingerprint, %NULL while there is none. Any thread.
+ */
+char *
+kw_keyring_dup_recorded (KwKeyring *self, const char *id)
 {
   g_autofree char *name = configured_name (id);
   char *recorded = NULL;
@@ -408,8 +422,89 @@ judge_unrecorded (Judgement *judgement, guint row, KwKeyFacts *facts)
     judgement->waiting = TRUE;
 }
 
+static gint
+compare_places (gconstpointer a, gconstpointer b)
+{
+  return kw_key_compare_places (*(const KwKey *const *) a, *(const KwKey *const *) b);
+}
+
+/* Where the recorded key is among the AES keys of a device. */
+static KwKey *
+find_by_fingerprint (GPtrArray *keys, const char *fingerprint, guint *out_place)
+{
+  g_autoptr (GPtrArray) sorted = g_ptr_array_new ();
+
+  for (guint i = 0; i < keys->len; i++)
+    {
+      if (kw_key_get_kind (g_ptr_array_index (keys, i)) == KW_KEY_KIND_AES)
+        g_ptr_array_add (sorted, g_ptr_array_index (keys, i));
+    }
+  g_ptr_array_sort (sorted, compare_places);
+  for (guint i = 0; i < sorted->len; i++)
+    {
+      KwKey *key = g_ptr_array_index (sorted, i);
+
+      if (g_strcmp0 (kw_key_get_fingerprint (key), fingerprint) != 0)
+        continue;
+      *out_place = i;
+      return key;
+    }
+  return NULL;
+}
+
+/*
+ * The recorded key is on the device, but not where it is configured to be: another one came before it, or one before it went.
+ * What was encrypted under it can still be decrypted. To accept another key would be the wrong thing to do.
+ */
+static gboolean
+judge_misplaced (KwMatrixCell *cell, const KwKeyFacts *facts, const KwKeyringDevice *device)
+{
+  const char *there = cell->key != NULL ? kw_key_get_fingerprint (cell->key) : NULL;
+  guint place = 0;
+  KwKey *recorded = NULL;
+  g_autofree char *other = NULL;
+
+  /* Several that fit, or one that cannot be proven, have their own advice. */
+  if (!device->checked || g_strcmp0 (there, facts->fingerprint) == 0
+      || (there == NULL && cell->state != KW_KEY_STATE_MISSING))
+    return FALSE;
+  recorded = find_by_fingerprint (device->keys, facts->fingerprint, &place);
+  if (recorded == NULL)
+    return FALSE;
+  other = there != NULL
+              ? g_strdup_printf ("key %s is another one (%.*s) now", facts->id, SHOWN_DIGITS, there)
+              : g_strdup_printf ("key %s is not where hsm_keyid says", facts->id);
+  g_free (cell->advice);
+  cell->state = there != NULL ? KW_KEY_STATE_DIFFERENT : KW_KEY_STATE_MISSING;
+  cell->advice = g_strdup_printf (
+      "On device %s %s. The recorded key is at place %u now: \"%s\" (%.*s). It decrypts, and does not encrypt; make "
+      "the AES keys of this device the same as before, or set hsm_keyid to where the key is now on all devices",
+      device->name, other, place, kw_key_get_label (recorded), SHOWN_DIGITS, facts->fingerprint);
+  return TRUE;
+}
+
+/* A device that was not there when the administrator accepted another key needs that one; it is no reason to go back. */
+static char *
+describe_difference (KwKeyring *self,
+                     const KwKeyFacts *facts,
+                     const char *fingerprint,
+                     const char *device)
+{
+  g_auto (GStrv) former = kw_keyring_dup_former (self, facts->id);
+
+  if (g_strv_contains ((const char *const *) former, fingerprint))
+    return g_strdup_printf (
+        "On device %s key %s is the one that was recorded before (%.*s); it decrypts, and does not encrypt. Clone the key that "
+        "is recorded now (%.*s) to there",
+        device, facts->id, SHOWN_DIGITS, fingerprint, SHOWN_DIGITS, facts->fingerprint);
+  return g_strdup_printf (
+      "On device %s key %s is another one (%.*s) than recorded (%.*s) and is not used; put the right key there, or "
+      "run: keyward keys accept %s",
+      device, facts->id, SHOWN_DIGITS, fingerprint, SHOWN_DIGITS, facts->fingerprint, facts->id);
+}
+
 static void
-judge_cell (KwMatrixCell *cell, const KwKeyFacts *facts, const char *device)
+judge_cell (KwKeyring *self, KwMatrixCell *cell, const KwKeyFacts *facts, const char *device)
 {
   const char *fingerprint = cell->key != NULL ? kw_key_get_fingerprint (cell->key) : NULL;
 
@@ -419,11 +514,7 @@ judge_cell (KwMatrixCell *cell, const KwKeyFacts *facts, const char *device)
     {
       g_free (cell->advice);
       cell->state = KW_KEY_STATE_DIFFERENT;
-      cell->advice = g_strdup_printf (
-          "On device %s key %s is another one (%.*s) than recorded (%.*s) and is not used; put the right key there, or "
-          "run: keyward keys accept %s",
-          device, facts->id, SHOWN_DIGITS, fingerprint, SHOWN_DIGITS, facts->fingerprint,
-          facts->id);
+      cell->advice = describe_difference (self, facts, fingerprint, device);
       return;
     }
   if (!key_can_do_both (cell->key))
@@ -487,8 +578,15 @@ advise_missing (const Judgement *judgement, guint row, KwKeyFacts *facts)
 {
   for (guint i = 0; facts->state == KW_KEY_STATE_MISSING && i < judgement->n_devices; i++)
     {
-      if (kw_key_matrix_get_cell (judgement->matrix, row, i)->state != KW_KEY_STATE_MISSING)
+      const KwMatrixCell *cell = kw_key_matrix_get_cell (judgement->matrix, row, i);
+      guint place = 0;
+
+      if (cell->state != KW_KEY_STATE_MISSING)
         continue;
+      /* It is there after all, and the advice says where. */
+      if (facts->fingerprint != NULL && judgement->devices[i].checked
+          && find_by_fingerprint (judgement->devices[i].keys, facts->fingerprint, &place) != NULL)
+        return;
       g_free (facts->advice);
       facts->advice
           = facts->n_copies > 0
@@ -561,14 +659,14 @@ judge_configured (Judgement *judgement, guint row, const KwKeySelector *selector
 
   facts->configured = TRUE;
   facts->is_first = row == 0;
-  facts->fingerprint = dup_recorded (judgement->keyring, id);
+  facts->fingerprint = kw_keyring_dup_recorded (judgement->keyring, id);
   for (guint i = 0; i < judgement->n_devices; i++)
     {
       KwMatrixCell *cell = kw_key_matrix_edit_cell (judgement->matrix, row, i);
 
       look_at_device (selector, &judgement->devices[i], cell);
-      if (facts->fingerprint != NULL)
-        judge_cell (cell, facts, judgement->devices[i].name);
+      if (facts->fingerprint != NULL && !judge_misplaced (cell, facts, &judgement->devices[i]))
+        judge_cell (judgement->keyring, cell, facts, judgement->devices[i].name);
     }
   if (facts->fingerprint == NULL)
     judge_unrecorded (judgement, row, facts);
@@ -714,6 +812,8 @@ kw_keyring_finalize (GObject *object)
   g_ptr_array_unref (self->selectors);
   g_hash_table_unref (self->fingerprints);
   g_hash_table_unref (self->configured);
+  g_hash_table_unref (self->former);
+  g_ptr_array_unref (self->held);
   kw_key_matrix_unref (self->matrix);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (kw_keyring_parent_class)->finalize (object);
@@ -740,6 +840,14 @@ kw_keyring_class_init (KwKeyringClass *klass)
    */
   signals[SIGNAL_RECORDED] = g_signal_new ("recorded", KW_TYPE_KEYRING, G_SIGNAL_RUN_LAST, 0, NULL,
                                            NULL, NULL, G_TYPE_NONE, 0);
+  /**
+   * KwKeyring::not-recorded:
+   * @self: the keyring
+   *
+   * Fingerprints could not be recorded, so what is new is not used. Main context.
+   */
+  signals[SIGNAL_NOT_RECORDED] = g_signal_new ("not-recorded", KW_TYPE_KEYRING, G_SIGNAL_RUN_LAST,
+                                               0, NULL, NULL, NULL, G_TYPE_NONE, 0);
 }
 
 static void
@@ -750,6 +858,8 @@ kw_keyring_init (KwKeyring *self)
   self->min_copies = 1;
   self->fingerprints = table_new ();
   self->configured = table_new ();
+  self->former = table_new ();
+  self->held = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
   self->matrix = kw_key_matrix_new ();
 }
 
@@ -812,6 +922,7 @@ kw_keyring_load (KwKeyring *self, gboolean *out_changed, GError **error)
   g_autoptr (GKeyFile) contents = NULL;
   GHashTable *fresh = NULL;
   GHashTable *fresh_configured = NULL;
+  GHashTable *fresh_former = NULL;
   g_autoptr (GMutexLocker) locker = NULL;
 
   g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
@@ -822,12 +933,16 @@ kw_keyring_load (KwKeyring *self, gboolean *out_changed, GError **error)
   locker = g_mutex_locker_new (&self->lock);
   fresh = table_from_contents (contents, GROUP_KEYS);
   fresh_configured = table_from_contents (contents, GROUP_CONFIGURED);
+  fresh_former = table_from_contents (contents, GROUP_FORMER);
   if (out_changed != NULL)
     *out_changed = !tables_are_equal (fresh, self->fingerprints)
-                   || !tables_are_equal (fresh_configured, self->configured);
+                   || !tables_are_equal (fresh_configured, self->configured)
+                   || !tables_are_equal (fresh_former, self->former);
   g_hash_table_unref (self->fingerprints);
   g_hash_table_unref (self->configured);
+  g_hash_table_unref (self->former);
   self->fingerprints = fresh;
+  self->former = fresh_former;
   self->configured = fresh_configured;
   return TRUE;
 }
@@ -919,6 +1034,232 @@ kw_keyring_admit (KwKeyring *self, GPtrArray *keys, GPtrArray **out_different, G
   return g_steal_pointer (&admitted);
 }
 
+/**
+ * kw_keyring_record_new:
+ * @self: the keyring
+ * @key: an RSA key that was just made
+ * @error: where to store the error
+ *
+ * Records the fingerprint of a new key. Any thread; blocks on the disk.
+ *
+ * Returns: %TRUE on success; %FALSE with %KW_ERROR_KEY_MISMATCH when another one is recorded under its id, or an error of the
+ *   disk
+ */
+gboolean
+kw_keyring_record_new (KwKeyring *self, KwKey *key, GError **error)
+{
+  g_autoptr (GPtrArray) keys = g_ptr_array_new ();
+  g_autoptr (GPtrArray) admitted = NULL;
+  g_autoptr (GPtrArray) different = NULL;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self) && key != NULL, FALSE);
+
+  g_ptr_array_add (keys, key);
+  admitted = kw_keyring_admit (self, keys, &different, error);
+  if (admitted == NULL)
+    return FALSE;
+  if (different->len == 0)
+    return TRUE;
+  g_set_error_literal (error, KW_ERROR, KW_ERROR_KEY_MISMATCH,
+                       "Another key is recorded under the id of the new one");
+  return FALSE;
+}
+
+/* The lock held. */
+static gboolean
+find_held (KwKeyring *self, GBytes *key_id, guint *out_place)
+{
+  return g_ptr_array_find_with_equal_func (self->held, key_id, g_bytes_equal, out_place);
+}
+
+/**
+ * kw_keyring_hold:
+ * @self: the keyring
+ * @key_id: CKA_ID of a key that is about to be made
+ *
+ * From now on devices take no notice of this key: it may be removed again, and then must not be on record. Any thread.
+ */
+void
+kw_keyring_hold (KwKeyring *self, GBytes *key_id)
+{
+  g_return_if_fail (KW_IS_KEYRING (self) && key_id != NULL);
+
+  g_mutex_lock (&self->lock);
+  if (!find_held (self, key_id, NULL))
+    {
+      if (self->held->len >= KW_MAX_HELD_KEYS)
+        g_ptr_array_remove_index (self->held, 0);
+      g_ptr_array_add (self->held, g_bytes_ref (key_id));
+    }
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_keyring_release:
+ * @self: the keyring
+ * @key_id: CKA_ID of a key that was made well, or that is nowhere
+ *
+ * The reverse of kw_keyring_hold(). Any thread.
+ */
+void
+kw_keyring_release (KwKeyring *self, GBytes *key_id)
+{
+  guint place = 0;
+
+  g_return_if_fail (KW_IS_KEYRING (self) && key_id != NULL);
+
+  g_mutex_lock (&self->lock);
+  if (find_held (self, key_id, &place))
+    g_ptr_array_remove_index (self->held, place);
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_keyring_is_held:
+ * @self: the keyring
+ * @key_id: CKA_ID of a key
+ *
+ * Returns: %TRUE when no notice is to be taken of it. Any thread.
+ */
+gboolean
+kw_keyring_is_held (KwKeyring *self, GBytes *key_id)
+{
+  gboolean held = FALSE;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  g_mutex_lock (&self->lock);
+  held = find_held (self, key_id, NULL);
+  g_mutex_unlock (&self->lock);
+  return held;
+}
+
+/**
+ * kw_keyring_dup_former:
+ * @self: the keyring
+ * @id: an entry of `hsm_keyid`, in the spelling of kw_key_selector_get_text()
+ *
+ * Tells which keys an entry meant before the administrator accepted another one. They decrypt, where a device has them.
+ *
+ * Returns: (transfer full): their fingerprints, the latest first. Any thread.
+ */
+GStrv
+kw_keyring_dup_former (KwKeyring *self, const char *id)
+{
+  g_autofree char *name = configured_name (id);
+  const char *former = NULL;
+  GStrv fingerprints = NULL;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
+
+  g_mutex_lock (&self->lock);
+  former = g_hash_table_lookup (self->former, name);
+  fingerprints = g_strsplit (former != NULL ? former : "", FORMER_SEPARATOR, KW_MAX_FORMER_KEYS);
+  g_mutex_unlock (&self->lock);
+  return fingerprints;
+}
+
+static gboolean
+has_fingerprint (GPtrArray *keys, const char *fingerprint)
+{
+  for (guint i = 0; i < keys->len; i++)
+    {
+      if (g_strcmp0 (kw_key_get_fingerprint (g_ptr_array_index (keys, i)), fingerprint) == 0)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+/**
+ * kw_keyring_ref_selectors:
+ * @self: the keyring
+ *
+ * Returns: (transfer full) (element-type KwKeySelector): the entries of `hsm_keyid`, as they are now; never changed, only
+ *   replaced. Any thread.
+ */
+GPtrArray *
+kw_keyring_ref_selectors (KwKeyring *self)
+{
+  GPtrArray *selectors = NULL;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
+
+  g_mutex_lock (&self->lock);
+  selectors = g_ptr_array_ref (self->selectors);
+  g_mutex_unlock (&self->lock);
+  return selectors;
+}
+
+/**
+ * kw_keyring_misses_key:
+ * @self: the keyring
+ * @keys: (element-type KwKey): keys of one token, some with a fingerprint
+ *
+ * Tells whether a key that is on record for `hsm_keyid`, now or before, is not among those with a fingerprint. It may be one
+ * of the others. Any thread.
+ *
+ * Returns: %TRUE when it is worth to look
+ */
+gboolean
+kw_keyring_misses_key (KwKeyring *self, GPtrArray *keys)
+{
+  g_autoptr (GPtrArray) selectors = NULL;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  selectors = kw_keyring_ref_selectors (self);
+  for (guint i = 0; i < selectors->len; i++)
+    {
+      const char *id = kw_key_selector_get_text (g_ptr_array_index (selectors, i));
+      g_autofree char *recorded = kw_keyring_dup_recorded (self, id);
+      g_auto (GStrv) former = kw_keyring_dup_former (self, id);
+
+      if (recorded != NULL && !has_fingerprint (keys, recorded))
+        return TRUE;
+      for (guint j = 0; former[j] != NULL; j++)
+        {
+          if (!has_fingerprint (keys, former[j]))
+            return TRUE;
+        }
+    }
+  return FALSE;
+}
+
+/**
+ * kw_keyring_knows_any:
+ * @self: the keyring
+ * @keys: (element-type KwKey): keys of one token
+ *
+ * Tells whether one of them is on record for `hsm_keyid`, now or before, so that the token is of use at least to decrypt. Any
+ * thread.
+ *
+ * Returns: %FALSE when none is
+ */
+gboolean
+kw_keyring_knows_any (KwKeyring *self, GPtrArray *keys)
+{
+  g_autoptr (GPtrArray) selectors = NULL;
+
+  g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
+
+  selectors = kw_keyring_ref_selectors (self);
+  for (guint i = 0; i < selectors->len; i++)
+    {
+      const char *id = kw_key_selector_get_text (g_ptr_array_index (selectors, i));
+      g_autofree char *recorded = kw_keyring_dup_recorded (self, id);
+      g_auto (GStrv) former = kw_keyring_dup_former (self, id);
+
+      if (recorded != NULL && has_fingerprint (keys, recorded))
+        return TRUE;
+      for (guint j = 0; former[j] != NULL; j++)
+        {
+          if (has_fingerprint (keys, former[j]))
+            return TRUE;
+        }
+    }
+  return FALSE;
+}
+
 typedef struct
 {
   GBytes *key_id;
@@ -977,6 +1318,30 @@ typedef struct
   gboolean known;
 } AcceptStep;
 
+/* What an entry meant until now goes to the head of what it meant before; what it means from now on is not among that. */
+static void
+remember_former (GKeyFile *contents, const char *name, const char *old, const char *next)
+{
+  g_autofree char *text = g_key_file_get_string (contents, GROUP_FORMER, name, NULL);
+  g_auto (GStrv) known = g_strsplit (text != NULL ? text : "", FORMER_SEPARATOR, 0);
+  g_autoptr (GPtrArray) former = g_ptr_array_new ();
+  g_autofree char *joined = NULL;
+
+  if (old != NULL && g_strcmp0 (old, next) != 0)
+    g_ptr_array_add (former, (gpointer) old);
+  for (guint i = 0; known[i] != NULL && former->len < KW_MAX_FORMER_KEYS; i++)
+    {
+      if (g_strcmp0 (known[i], next) != 0 && g_strcmp0 (known[i], old) != 0)
+        g_ptr_array_add (former, known[i]);
+    }
+  g_ptr_array_add (former, NULL);
+  joined = g_strjoinv (FORMER_SEPARATOR, (char **) former->pdata);
+  if (joined[0] != '\0')
+    g_key_file_set_string (contents, GROUP_FORMER, name, joined);
+  else
+    g_key_file_remove_key (contents, GROUP_FORMER, name, NULL);
+}
+
 static gboolean
 replace_configured (GKeyFile *contents,
                     gboolean *out_changed,
@@ -985,8 +1350,11 @@ replace_configured (GKeyFile *contents,
 {
   AcceptStep *step = user_data;
 
+  g_autofree char *old = g_key_file_get_string (contents, GROUP_CONFIGURED, step->name, NULL);
+
   ensure_comment (contents);
-  step->known = g_key_file_has_key (contents, GROUP_CONFIGURED, step->name, NULL);
+  step->known = old != NULL;
+  remember_former (contents, step->name, old, step->fingerprint);
   if (step->fingerprint != NULL)
     g_key_file_set_string (contents, GROUP_CONFIGURED, step->name, step->fingerprint);
   else if (step->known)
@@ -1002,8 +1370,8 @@ replace_configured (GKeyFile *contents,
  * @out_known: (out): whether a fingerprint was recorded
  * @error: where to store the error
  *
- * Drops the recorded fingerprint of an AES key, so that what all devices agree on is recorded next. An act of the
- * administrator, never of the daemon. Any thread; blocks on the disk.
+ * Drops the recorded fingerprint of an AES key, so that what all devices agree on is recorded next; what was encrypted under
+ * that key can still be decrypted. An act of the administrator, never of the daemon. Any thread; blocks on the disk.
  *
  * Returns: %TRUE on success
  */
@@ -1029,8 +1397,9 @@ kw_keyring_forget_configured (KwKeyring *self, const char *id, gboolean *out_kno
  * @fingerprint: fingerprint of the key that is right, in hex
  * @error: where to store the error
  *
- * Records which key is meant, whatever was recorded before; what settles a dispute between devices. An act of the
- * administrator, never of the daemon. Any thread; blocks on the disk.
+ * Records which key is meant; what settles a dispute between devices. What was recorded before is remembered, so that what
+ * was encrypted under that key can still be decrypted. An act of the administrator, never of the daemon. Any thread; blocks on
+ * the disk.
  *
  * Returns: %TRUE on success; %FALSE with %KW_ERROR_INVALID_ARGUMENT when this is no fingerprint
  */
@@ -1069,9 +1438,7 @@ kw_keyring_dup_configured (KwKeyring *self, GPtrArray *keys)
 
   g_return_val_if_fail (KW_IS_KEYRING (self), NULL);
 
-  g_mutex_lock (&self->lock);
-  selectors = g_ptr_array_ref (self->selectors);
-  g_mutex_unlock (&self->lock);
+  selectors = kw_keyring_ref_selectors (self);
   for (guint i = 0; i < selectors->len; i++)
     {
       KwKey *key = kw_key_selector_find (g_ptr_array_index (selectors, i), keys, NULL);

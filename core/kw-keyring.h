@@ -46,6 +46,24 @@ gboolean kw_keyring_load (KwKeyring *self, gboolean *out_changed, GError **error
 GPtrArray *
 kw_keyring_admit (KwKeyring *self, GPtrArray *keys, GPtrArray **out_different, GError **error);
 
+gboolean kw_keyring_record_new (KwKeyring *self, KwKey *key, GError **error);
+
+void kw_keyring_hold (KwKeyring *self, GBytes *key_id);
+
+void kw_keyring_release (KwKeyring *self, GBytes *key_id);
+
+gboolean kw_keyring_is_held (KwKeyring *self, GBytes *key_id);
+
+char *kw_keyring_dup_recorded (KwKeyring *self, const char *id);
+
+GStrv kw_keyring_dup_former (KwKeyring *self, const char *id);
+
+gboolean kw_keyring_misses_key (KwKeyring *self, GPtrArray *keys);
+
+gboolean kw_keyring_knows_any (KwKeyring *self, GPtrArray *keys);
+
+GPtrArray *kw_keyring_ref_selectors (KwKeyring *self);
+
 gboolean kw_keyring_forget (KwKeyring *self, GBytes *key_id, gboolean *out_known, GError **error);
 
 gboolean

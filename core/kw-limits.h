@@ -14,6 +14,9 @@
 #define KW_MAX_PKCS11_TABLES 32
 #define KW_MAX_ACCESS_TABLES 64
 #define KW_MAX_CONFIGURED_KEYS 16 /* in hsm_keyid */
+#define KW_MAX_FORMER_KEYS 8      /* of each of them: those that were accepted before */
+#define KW_MAX_SEARCHED_KEYS 64 /* AES keys of a device among which a recorded one is looked for */
+#define KW_MAX_HELD_KEYS 256    /* keys that are being made, or that nobody may use */
 #define KW_MAX_COPIES 32
 #define KW_MAX_PLAINTEXT_BYTES (64 * 1024 * 1024) /* what max_plaintext may be set to */
 #define KW_MAX_ASSOCIATED_BYTES 65536             /* associated data of one message */

@@ -10,8 +10,9 @@
 #include "kw-job-private.h"
 #include "kw-limits.h"
 #include "kw-log.h"
+#include "kw-preparation.h"
 #include "kw-replication.h"
-#include "kw-uuid.h"
+#include "kw-roster.h"
 
 #include <openssl/crypto.h>
 #include <string.h>
@@ -39,44 +40,6 @@
 #define PARKED_INTERVAL_MSEC 50
 #define SETTLE_USEC                                                                                \
   (300 * G_TIME_SPAN_MILLISECOND) /* so long after a device came, others may still be coming */
-
-/* A key of hsm_keyid, and where it may be used. */
-typedef struct
-{
-  char *name;        /* owned: the entry */
-  char *fingerprint; /* owned, nullable: the recorded one */
-  guint8 prefix[KW_FINGERPRINT_PREFIX_BYTES];
-  KwKeyState state;
-  gboolean may_encrypt; /* as the first */
-  gboolean can_encrypt; /* when it is asked for */
-  char *advice;         /* owned, nullable */
-  GPtrArray *devices;   /* owned; of KwDevice: ready ones on which it is proven */
-  GPtrArray *key_ids;   /* owned; of GBytes: its CKA_ID on each of them */
-} AesEntry;
-
-typedef struct
-{
-  gatomicrefcount references;
-  GPtrArray *devices; /* owned; of KwDevice: the ready ones */
-  GHashTable *by_key; /* owned; KwKey's kind and id (LookupKey) → GPtrArray of KwDevice */
-  GPtrArray *keys;    /* owned; of KwKey: each once */
-  GPtrArray *aes;     /* owned; of AesEntry, in the order of hsm_keyid */
-  GPtrArray *aes_ids; /* owned; of GBytes: CKA_IDs of all AES keys */
-  char *status_text;  /* owned: why there is no device, for callers */
-  gint64 hope_until;  /* monotonic: a device that is missing now may be back until then */
-  gint64
-      expecting_until; /* monotonic: a device is thought to come until then; NEVER_AGAIN when stopped */
-  guint64 refresh_started; /* how often keys were looked for */
-  guint64 refresh_done;    /* how many of these have ended */
-} Roster;
-
-#define NEVER_AGAIN (-1)
-
-typedef struct
-{
-  KwKeyKind kind;
-  GBytes *id;
-} LookupKey;
 
 struct _KwPool
 {
@@ -106,10 +69,13 @@ struct _KwPool
   gint64 last_refresh; /* main context: when keys were looked for */
   guint64 refresh_started;
   guint64 refresh_done;
+  GQueue generations;     /* main context; of KwJob, owned: AES keys are made one after another */
+  gboolean is_generating; /* main context: the first of them is being made */
+  GPtrArray *looks;       /* main context; of GTask, owned: who waits for keys to be looked at */
 
   GMutex lock;
-  Roster *roster; /* guarded by lock; replaced, never changed */
-  GQueue parked;  /* guarded by lock; of KwJob, owned */
+  KwRoster *roster; /* guarded by lock; replaced, never changed */
+  GQueue parked;    /* guarded by lock; of KwJob, owned */
 };
 
 G_DEFINE_FINAL_TYPE (KwPool, kw_pool, G_TYPE_OBJECT)
@@ -139,6 +105,7 @@ typedef struct
   gint64 started; /* monotonic; written by the thread that runs it */
   guint bits;
   char *label; /* owned, nullable */
+  guint reference;
 
   /* Written by the thread that runs it, read by `done` only if that thread came in time. */
   KwSecret *plaintext;
@@ -150,147 +117,14 @@ static void pool_dispatch (KwPool *self, KwJob *job);
 
 static void publish_roster (KwPool *self);
 
-static guint
-lookup_key_hash (gconstpointer data)
-{
-  const LookupKey *key = data;
-
-  return g_bytes_hash (key->id) ^ (guint) key->kind;
-}
-
-static gboolean
-lookup_key_equal (gconstpointer a, gconstpointer b)
-{
-  const LookupKey *key_a = a;
-  const LookupKey *key_b = b;
-
-  return key_a->kind == key_b->kind && g_bytes_equal (key_a->id, key_b->id);
-}
-
-static void
-lookup_key_free (gpointer data)
-{
-  LookupKey *key = data;
-
-  g_bytes_unref (key->id);
-  g_free (key);
-}
-
-static void
-aes_entry_free (gpointer data)
-{
-  AesEntry *entry = data;
-
-  g_free (entry->name);
-  g_free (entry->fingerprint);
-  g_free (entry->advice);
-  g_ptr_array_unref (entry->devices);
-  g_ptr_array_unref (entry->key_ids);
-  g_free (entry);
-}
-
-static Roster *
-roster_new (void)
-{
-  Roster *roster = g_new0 (Roster, 1);
-
-  g_atomic_ref_count_init (&roster->references);
-  roster->devices = g_ptr_array_new_with_free_func (g_object_unref);
-  roster->keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
-  roster->aes = g_ptr_array_new_with_free_func (aes_entry_free);
-  roster->aes_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
-  roster->by_key = g_hash_table_new_full (lookup_key_hash, lookup_key_equal, lookup_key_free,
-                                          (GDestroyNotify) g_ptr_array_unref);
-  return roster;
-}
-
-static void
-roster_unref (Roster *roster)
-{
-  if (!g_atomic_ref_count_dec (&roster->references))
-    return;
-  g_ptr_array_unref (roster->devices);
-  g_ptr_array_unref (roster->keys);
-  g_hash_table_unref (roster->by_key);
-  g_ptr_array_unref (roster->aes);
-  g_ptr_array_unref (roster->aes_ids);
-  g_free (roster->status_text);
-  g_free (roster);
-}
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC (Roster, roster_unref)
-
-static void
-roster_add_device (Roster *roster, KwDevice *device)
-{
-  GPtrArray *keys = kw_device_get_keys (device);
-
-  g_ptr_array_add (roster->devices, g_object_ref (device));
-  for (guint i = 0; i < keys->len; i++)
-    {
-      KwKey *key = g_ptr_array_index (keys, i);
-      LookupKey probe = { kw_key_get_kind (key), kw_key_get_id (key) };
-      GPtrArray *holders = NULL;
-
-      /* Which AES key may be used where, the matrix says. */
-      if (kw_key_get_kind (key) == KW_KEY_KIND_AES)
-        {
-          g_ptr_array_add (roster->aes_ids, g_bytes_ref (probe.id));
-          continue;
-        }
-      holders = g_hash_table_lookup (roster->by_key, &probe);
-      if (holders == NULL)
-        {
-          LookupKey *name = g_new0 (LookupKey, 1);
-
-          name->kind = probe.kind;
-          name->id = g_bytes_ref (probe.id);
-          holders = g_ptr_array_new_with_free_func (g_object_unref);
-          g_hash_table_insert (roster->by_key, name, holders);
-          g_ptr_array_add (roster->keys, kw_key_ref (key));
-        }
-      g_ptr_array_add (holders, g_object_ref (device));
-    }
-}
-
-static void
-roster_add_aes (Roster *roster, KwKeyMatrix *matrix, guint row, GPtrArray *devices)
-{
-  const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, row);
-  AesEntry *entry = g_new0 (AesEntry, 1);
-
-  entry->name = g_strdup (facts->id);
-  entry->fingerprint = g_strdup (facts->fingerprint);
-  entry->state = facts->state;
-  entry->may_encrypt = facts->may_encrypt;
-  entry->can_encrypt = facts->can_encrypt;
-  entry->advice = g_strdup (facts->advice);
-  entry->devices = g_ptr_array_new_with_free_func (g_object_unref);
-  entry->key_ids = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
-  if (facts->fingerprint == NULL || !kw_fingerprint_get_prefix (facts->fingerprint, entry->prefix))
-    g_clear_pointer (&entry->fingerprint, g_free);
-  g_ptr_array_add (roster->aes, entry);
-  for (guint i = 0; i < devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (devices, i);
-      const KwMatrixCell *cell = kw_key_matrix_get_cell (matrix, row, i);
-
-      if (kw_device_get_state (device) != KW_DEVICE_READY
-          || (cell->state != KW_KEY_STATE_OK && cell->state != KW_KEY_STATE_WEAK))
-        continue;
-      g_ptr_array_add (entry->devices, g_object_ref (device));
-      g_ptr_array_add (entry->key_ids, g_bytes_ref (kw_key_get_id (cell->key)));
-    }
-}
-
-static Roster *
+static KwRoster *
 pool_ref_roster (KwPool *self)
 {
-  Roster *roster = NULL;
+  KwRoster *roster = NULL;
 
   g_mutex_lock (&self->lock);
   roster = self->roster;
-  g_atomic_ref_count_inc (&roster->references);
+  kw_roster_ref (roster);
   g_mutex_unlock (&self->lock);
   return roster;
 }
@@ -343,9 +177,9 @@ fail_job (KwJob *job, KwError code, const char *text)
 
 /* After a failed attempt its reason says more than what the devices are like by now. */
 static void
-fail_unavailable (KwJob *job, const Roster *roster)
+fail_unavailable (KwJob *job, const KwRoster *roster)
 {
-  gboolean stopped = roster->expecting_until == NEVER_AGAIN;
+  gboolean stopped = roster->expecting_until == KW_ROSTER_NEVER_AGAIN;
   g_autofree char *text = job->last_reason != NULL && !stopped
                               ? g_strdup_printf ("The device failed: %s", job->last_reason)
                               : g_strdup_printf ("No device is ready: %s", roster->status_text);
@@ -410,7 +244,7 @@ park_job (KwPool *self, KwJob *job)
 
   job->may_run_here = FALSE;
   g_mutex_lock (&self->lock);
-  stopped = self->roster->expecting_until == NEVER_AGAIN;
+  stopped = self->roster->expecting_until == KW_ROSTER_NEVER_AGAIN;
   parked = !stopped && g_queue_get_length (&self->parked) < KW_MAX_PARKED_JOBS;
   if (parked)
     g_queue_push_tail (&self->parked, job);
@@ -538,7 +372,7 @@ attempt_run (gpointer user_data)
       break;
     case KW_VERB_GENERATE_AES:
       attempt->key = kw_device_generate_aes (attempt->device, attempt->bits, attempt->key_id,
-                                             attempt->label, &attempt->error);
+                                             attempt->label, attempt->reference, &attempt->error);
       break;
     case KW_VERB_RSA_DECRYPT:
       attempt->plaintext
@@ -595,7 +429,10 @@ news_free (News *news)
 }
 
 static void
-on_replicated (guint n_copies G_GNUC_UNUSED, const GError *error, gpointer user_data)
+on_replicated (guint n_copies G_GNUC_UNUSED,
+               gboolean may_remain,
+               const GError *error,
+               gpointer user_data)
 {
   KwJob *job = user_data;
 
@@ -603,6 +440,7 @@ on_replicated (guint n_copies G_GNUC_UNUSED, const GError *error, gpointer user_
     {
       g_clear_pointer (&job->key, kw_key_unref);
       job->error = g_error_copy (error);
+      job->key_may_remain = may_remain;
     }
   finish_job (job);
 }
@@ -615,8 +453,6 @@ take_new_key (gpointer user_data)
   KwPool *self = news->pool;
   g_autoptr (GPtrArray) targets = g_ptr_array_new_with_free_func (g_object_unref);
 
-  if (kw_device_get_state (news->device) == KW_DEVICE_READY)
-    kw_device_add_key (news->device, news->key);
   for (guint i = 0; self->replicate && i < self->devices->len; i++)
     {
       KwDevice *device = g_ptr_array_index (self->devices, i);
@@ -624,8 +460,9 @@ take_new_key (gpointer user_data)
       if (device != news->device && kw_device_get_state (device) == KW_DEVICE_READY)
         g_ptr_array_add (targets, g_object_ref (device));
     }
-  kw_replicate (news->device, news->key, targets, self->replicate ? self->min_copies : 1,
-                on_replicated, g_steal_pointer (&news->job));
+  kw_replicate (self->options.keyring, news->device, news->key, targets,
+                self->replicate ? self->min_copies : 1, on_replicated,
+                g_steal_pointer (&news->job));
   return G_SOURCE_REMOVE;
 }
 
@@ -654,6 +491,7 @@ retry_or_fail (KwPool *self, KwDevice *device, KwJob *job, const GError *reason,
     {
       g_autofree char *text = g_strdup_printf ("The device failed: %s", reason->message);
 
+      job->key_may_remain = !harmless;
       fail_job (job, KW_ERROR_UNAVAILABLE, text);
       return;
     }
@@ -694,6 +532,20 @@ key_was_lost (const Attempt *attempt)
   return verb_takes_step (attempt->verb) && attempt->error != NULL;
 }
 
+/* A device that makes no such keys has done nothing; there may be one that does. */
+static gboolean
+try_other_device (KwPool *self, KwJob *job, const GError *refusal)
+{
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
+
+  if (job->n_attempts >= KW_MAX_ATTEMPTS_PER_JOB || choose_device (roster->devices, job) == NULL)
+    return FALSE;
+  g_clear_error (&job->refusal);
+  job->refusal = g_error_copy (refusal);
+  pool_dispatch (self, job);
+  return TRUE;
+}
+
 static void
 end_attempt (Attempt *attempt, KwJob *job)
 {
@@ -731,6 +583,10 @@ end_attempt (Attempt *attempt, KwJob *job)
       retry_or_fail (attempt->pool, attempt->device, job, attempt->error, TRUE);
       return;
     }
+  if (verb_generates (job->verb)
+      && g_error_matches (attempt->error, KW_ERROR, KW_ERROR_NOT_SUPPORTED)
+      && try_other_device (attempt->pool, job, attempt->error))
+    return;
   g_free (job->device_name);
   job->device_name = g_strdup (kw_device_get_name (attempt->device));
   if (verb_takes_step (attempt->verb))
@@ -800,6 +656,7 @@ start_attempt (KwPool *self, KwDevice *device, GBytes *key_id, KwJob *job)
   attempt->n_random = job->n_random;
   attempt->bits = job->bits;
   attempt->label = g_strdup (job->label);
+  attempt->reference = job->reference;
   job->tried[job->n_attempts++] = kw_device_get_number (device);
   if (verb_generates (job->verb))
     timeout *= KW_GENERATE_TIMEOUT_FACTOR;
@@ -821,11 +678,11 @@ start_attempt (KwPool *self, KwDevice *device, GBytes *key_id, KwJob *job)
 
 /* No ready device holds the key: wait for one, look for the key once, or give up. Any thread. */
 static void
-postpone_or_fail (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
+postpone_or_fail (KwPool *self, KwJob *job, const KwRoster *roster, gint64 now)
 {
   gint64 wait_until = MAX (job->park_until, MIN (roster->expecting_until, job->deadline));
 
-  if (roster->expecting_until == NEVER_AGAIN)
+  if (roster->expecting_until == KW_ROSTER_NEVER_AGAIN)
     {
       fail_unavailable (job, roster);
       return;
@@ -852,48 +709,15 @@ postpone_or_fail (KwPool *self, KwJob *job, const Roster *roster, gint64 now)
   fail_job (job, KW_ERROR_KEY_NOT_FOUND, "No device holds this key");
 }
 
-static AesEntry *
-find_aes_entry (const Roster *roster, const KwJob *job)
-{
-  const KwKeyStep *step = &job->step;
-
-  for (guint i = 0; i < roster->aes->len; i++)
-    {
-      AesEntry *entry = g_ptr_array_index (roster->aes, i);
-
-      if (step->wrap
-          && (job->wanted_key == NULL || g_ascii_strcasecmp (entry->name, job->wanted_key) == 0))
-        return entry;
-      if (!step->wrap && entry->fingerprint != NULL
-          && CRYPTO_memcmp (entry->prefix, step->prefix, sizeof entry->prefix) == 0)
-        return entry;
-    }
-  return NULL;
-}
-
 /* Why nothing can be done with a key just now; what no waiting changes has a code of its own. */
 static KwError
-refusal_code (const AesEntry *entry, gboolean wrap)
+refusal_code (const KwRosterEntry *entry, gboolean wrap)
 {
   if (wrap && entry->state == KW_KEY_STATE_WEAK)
     return KW_ERROR_NOT_SUPPORTED;
-  if (entry->devices->len == 0 && entry->state == KW_KEY_STATE_DIFFERENT)
+  if (kw_roster_entry_get_holders (entry, wrap)->len == 0 && entry->state == KW_KEY_STATE_DIFFERENT)
     return KW_ERROR_KEY_MISMATCH;
   return KW_ERROR_UNAVAILABLE;
-}
-
-/* Whether a key that is not known now may turn out to be one of hsm_keyid when devices come. */
-static gboolean
-all_entries_are_known (const Roster *roster)
-{
-  for (guint i = 0; i < roster->aes->len; i++)
-    {
-      const AesEntry *entry = g_ptr_array_index (roster->aes, i);
-
-      if (entry->fingerprint == NULL)
-        return FALSE;
-    }
-  return TRUE;
 }
 
 /* Why there is no such key at all. */
@@ -916,13 +740,13 @@ fail_unknown_key (KwJob *job)
 }
 
 static char *
-describe_refusal (const KwJob *job, const AesEntry *entry)
+describe_refusal (const KwJob *job, const KwRosterEntry *entry)
 {
   if (job->last_reason != NULL)
     return g_strdup_printf ("The device failed: %s", job->last_reason);
   if (entry->advice != NULL)
     return g_strdup (entry->advice);
-  if (entry->fingerprint == NULL || entry->devices->len == 0)
+  if (entry->fingerprint == NULL || kw_roster_entry_get_holders (entry, job->step.wrap)->len == 0)
     return g_strdup_printf ("Key %s is not checked yet", entry->name);
   if (job->wanted_key != NULL)
     return g_strdup_printf (
@@ -934,7 +758,10 @@ describe_refusal (const KwJob *job, const AesEntry *entry)
 
 /* The key cannot be used where it is wanted: wait for a device that may be coming, or say why. Any thread. */
 static void
-postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const AesEntry *entry)
+postpone_or_refuse_step (KwPool *self,
+                         KwJob *job,
+                         const KwRoster *roster,
+                         const KwRosterEntry *entry)
 {
   gint64 now = g_get_monotonic_time ();
   gint64 wait_until
@@ -943,9 +770,10 @@ postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const A
                   job->deadline));
   g_autofree char *text = NULL;
 
-  if (roster->expecting_until == NEVER_AGAIN || (roster->devices->len == 0 && now >= wait_until))
+  if (roster->expecting_until == KW_ROSTER_NEVER_AGAIN
+      || (roster->devices->len == 0 && now >= wait_until))
     fail_unavailable (job, roster);
-  else if (now < wait_until && (entry != NULL || !all_entries_are_known (roster)))
+  else if (now < wait_until && (entry != NULL || !kw_roster_knows_all_entries (roster)))
     park_job (self, job);
   else if (entry == NULL)
     fail_unknown_key (job);
@@ -960,9 +788,9 @@ postpone_or_refuse_step (KwPool *self, KwJob *job, const Roster *roster, const A
 }
 
 static void
-dispatch_step (KwPool *self, KwJob *job, const Roster *roster)
+dispatch_step (KwPool *self, KwJob *job, const KwRoster *roster)
 {
-  AesEntry *entry = find_aes_entry (roster, job);
+  KwRosterEntry *entry = kw_roster_find_entry (roster, &job->step, job->wanted_key);
   gboolean fit = FALSE;
   KwDevice *device = NULL;
   guint place = 0;
@@ -978,25 +806,183 @@ dispatch_step (KwPool *self, KwJob *job, const Roster *roster)
   if (entry != NULL)
     fit = !job->step.wrap || (job->wanted_key != NULL ? entry->can_encrypt : entry->may_encrypt);
   if (fit)
-    device = choose_device (entry->devices, job);
+    device = choose_device (kw_roster_entry_get_holders (entry, job->step.wrap), job);
   if (device == NULL)
     {
       postpone_or_refuse_step (self, job, roster, entry);
       return;
     }
-  g_ptr_array_find (entry->devices, device, &place);
+  g_ptr_array_find (kw_roster_entry_get_holders (entry, job->step.wrap), device, &place);
   g_free (job->key_name);
   job->key_name = g_strdup (entry->name);
   g_free (job->fingerprint);
   job->fingerprint = g_strdup (entry->fingerprint);
-  start_attempt (self, device, g_ptr_array_index (entry->key_ids, place), job);
+  start_attempt (self, device,
+                 g_ptr_array_index (job->step.wrap ? entry->key_ids : entry->reader_key_ids, place),
+                 job);
+}
+
+/* --- making keys --- */
+
+static void begin_next_generation (KwPool *self);
+
+static gboolean
+take_end_of_generation (gpointer user_data)
+{
+  KwPool *self = KW_POOL (user_data);
+
+  self->is_generating = FALSE;
+  begin_next_generation (self);
+  return G_SOURCE_REMOVE;
+}
+
+/* Any thread. A key that may still be on some device is not taken notice of as long as this process runs. */
+static void
+on_generation_done (KwJob *job, gpointer user_data)
+{
+  KwPool *self = KW_POOL (user_data);
+
+  if (job->key_id != NULL && !job->key_may_remain)
+    kw_keyring_release (self->options.keyring, job->key_id);
+  if (job->verb == KW_VERB_GENERATE_AES)
+    pool_invoke (self, take_end_of_generation, g_object_ref (self), g_object_unref);
+  job->after_generation (job, job->after_generation_data);
+  g_object_unref (self);
+}
+
+static gboolean
+id_is_in_use (KwPool *self, GBytes *key_id)
+{
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
+
+  for (guint i = 0; i < roster->devices->len; i++)
+    {
+      GPtrArray *keys = kw_device_get_keys (g_ptr_array_index (roster->devices, i));
+
+      for (guint j = 0; j < keys->len; j++)
+        {
+          if (g_bytes_equal (kw_key_get_id (g_ptr_array_index (keys, j)), key_id))
+            return TRUE;
+        }
+    }
+  return FALSE;
+}
+
+static void
+on_prepared (const KwPreparationResult *result, const GError *error, gpointer user_data)
+{
+  KwJob *job = user_data;
+  KwPool *self = KW_POOL (job->service_data);
+  KwDevice *device = result != NULL ? choose_device (result->origins, job) : NULL;
+
+  if (device == NULL)
+    {
+      if (result != NULL && job->refusal == NULL)
+        g_set_error (&job->error, KW_ERROR, KW_ERROR_UNAVAILABLE,
+                     "No other device can make the key: %s",
+                     job->last_reason != NULL ? job->last_reason : "all were tried");
+      else
+        job->error = g_error_copy (job->refusal != NULL ? job->refusal : error);
+      finish_job (job);
+      return;
+    }
+  if (job->key_id == NULL)
+    job->key_id = g_bytes_ref (result->key_id);
+  job->reference = result->reference;
+  /* An id that the caller chose may be that of a key in use, which then says so; that one must not be hidden. */
+  if (!id_is_in_use (self, job->key_id))
+    kw_keyring_hold (self->options.keyring, job->key_id);
+  start_attempt (self, device, job->key_id, job);
+}
+
+/* Main context; takes the job. */
+static void
+prepare_generation (KwPool *self, KwJob *job)
+{
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
+  const KwPreparationWish wish = {
+    .kind = job->verb == KW_VERB_GENERATE_AES ? KW_KEY_KIND_AES : KW_KEY_KIND_RSA,
+    .label = job->label,
+    .key_id = job->key_id,
+    .replicate = self->replicate,
+    .min_copies = self->min_copies,
+  };
+
+  if (g_get_monotonic_time () >= job->deadline)
+    fail_job (job, KW_ERROR_TIMEOUT, "No device answered in time");
+  else if (roster->devices->len == 0)
+    postpone_or_fail (self, job, roster, g_get_monotonic_time ());
+  else
+    kw_prepare_generation (self->options.keyring, roster->devices, &wish, on_prepared, job);
+}
+
+/* Two AES keys at a time would be given the same number. */
+static void
+begin_next_generation (KwPool *self)
+{
+  KwJob *job = NULL;
+
+  if (self->is_generating)
+    return;
+  job = g_queue_pop_head (&self->generations);
+  if (job == NULL)
+    return;
+  self->is_generating = TRUE;
+  prepare_generation (self, job);
+}
+
+/* Main context. */
+static gboolean
+take_generation (gpointer user_data)
+{
+  News *news = user_data;
+  KwPool *self = news->pool;
+  KwJob *job = g_steal_pointer (&news->job);
+
+  if (job->is_generating)
+    {
+      prepare_generation (self, job);
+      return G_SOURCE_REMOVE;
+    }
+  job->is_generating = TRUE;
+  job->after_generation = job->service_callback;
+  job->after_generation_data = job->service_data;
+  job->service_callback = on_generation_done;
+  job->service_data = g_object_ref (self);
+  if (job->verb != KW_VERB_GENERATE_AES)
+    {
+      prepare_generation (self, job);
+      return G_SOURCE_REMOVE;
+    }
+  g_queue_push_tail (&self->generations, job);
+  begin_next_generation (self);
+  return G_SOURCE_REMOVE;
+}
+
+/* Any thread; takes the job. */
+static void
+dispatch_generation (KwPool *self, KwJob *job, const KwRoster *roster, gint64 now)
+{
+  KwDevice *device = choose_device (roster->devices, job);
+  News *news = NULL;
+
+  if (device == NULL)
+    {
+      postpone_or_fail (self, job, roster, now);
+      return;
+    }
+  news = g_new0 (News, 1);
+  news->pool = g_object_ref (self);
+  news->device = g_object_ref (device);
+  news->job = job;
+  pool_invoke (self, take_generation, news, (GDestroyNotify) news_free);
 }
 
 /* Takes the job. Any thread; in place when the job allows it. */
 static void
 pool_dispatch (KwPool *self, KwJob *job)
 {
-  g_autoptr (Roster) roster = pool_ref_roster (self);
+  g_autoptr (KwRoster) roster = pool_ref_roster (self);
   KwDevice *device = NULL;
   gint64 now = g_get_monotonic_time ();
 
@@ -1015,10 +1001,14 @@ pool_dispatch (KwPool *self, KwJob *job)
       dispatch_step (self, job, roster);
       return;
     }
+  if (verb_generates (job->verb))
+    {
+      dispatch_generation (self, job, roster, now);
+      return;
+    }
   if (job->verb == KW_VERB_RSA_DECRYPT)
     {
-      LookupKey probe = { KW_KEY_KIND_RSA, job->key_id };
-      GPtrArray *holders = g_hash_table_lookup (roster->by_key, &probe);
+      GPtrArray *holders = kw_roster_find_holders (roster, KW_KEY_KIND_RSA, job->key_id);
 
       if (holders != NULL)
         device = choose_device (holders, job);
@@ -1094,10 +1084,14 @@ judge_keys (KwPool *self)
 
 /* Whether all that a device has is the wrong keys, and which sentence says so. */
 static const char *
-find_mismatch (KwDevice *device, const KwKeyMatrix *matrix, guint column)
+find_mismatch (KwPool *self, KwDevice *device, const KwKeyMatrix *matrix, guint column)
 {
   GPtrArray *keys = kw_device_get_keys (device);
   const char *mismatch = NULL;
+
+  /* It decrypts what was encrypted under a key that has another place now, or that was replaced. */
+  if (kw_keyring_knows_any (self->options.keyring, keys))
+    return NULL;
 
   for (guint i = 0; i < keys->len; i++)
     {
@@ -1130,7 +1124,7 @@ sort_out_devices (KwPool *self, const KwKeyMatrix *matrix)
       if ((state != KW_DEVICE_READY && state != KW_DEVICE_MISMATCHED)
           || kw_key_matrix_get_device (matrix, i)->number != kw_device_get_number (device))
         continue;
-      mismatch = find_mismatch (device, matrix, i);
+      mismatch = find_mismatch (self, device, matrix, i);
       if (mismatch != NULL && state == KW_DEVICE_READY)
         {
           kw_device_set_state (device, KW_DEVICE_MISMATCHED, mismatch);
@@ -1149,8 +1143,8 @@ sort_out_devices (KwPool *self, const KwKeyMatrix *matrix)
 static void
 publish_roster (KwPool *self)
 {
-  Roster *fresh = roster_new ();
-  Roster *old = NULL;
+  KwRoster *fresh = kw_roster_new ();
+  KwRoster *old = NULL;
   gint64 now = g_get_monotonic_time ();
   gboolean on_its_way = FALSE;
   gboolean looking = FALSE;
@@ -1164,15 +1158,19 @@ publish_roster (KwPool *self)
       KwDevice *device = g_ptr_array_index (self->devices, i);
 
       if (kw_device_get_state (device) == KW_DEVICE_READY)
-        roster_add_device (fresh, device);
+        kw_roster_add_device (fresh, device);
       on_its_way |= kw_device_get_state (device) == KW_DEVICE_PROBING
                     || kw_device_get_state (device) == KW_DEVICE_CHECKING;
       looking |= kw_device_is_busy (device);
     }
   for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
     {
-      if (kw_key_matrix_get_key (matrix, i)->configured)
-        roster_add_aes (fresh, matrix, i, self->devices);
+      const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, i);
+
+      if (!facts->configured)
+        continue;
+      kw_roster_add_aes (fresh, matrix, i, self->devices);
+      kw_roster_add_former (fresh, self->options.keyring, facts->id, self->devices);
     }
   if (!looking)
     self->refresh_done = self->refresh_started;
@@ -1183,13 +1181,13 @@ publish_roster (KwPool *self)
   fresh->refresh_done = self->refresh_done;
   if (fresh->devices->len > 0 || on_its_way || self->roster->devices->len > 0)
     self->expecting_until = now + EXPECT_USEC;
-  fresh->expecting_until = self->stopped ? NEVER_AGAIN : self->expecting_until;
+  fresh->expecting_until = self->stopped ? KW_ROSTER_NEVER_AGAIN : self->expecting_until;
   fresh->status_text = describe_absence (self);
   g_mutex_lock (&self->lock);
   old = self->roster;
   self->roster = fresh;
   g_mutex_unlock (&self->lock);
-  g_clear_pointer (&old, roster_unref);
+  g_clear_pointer (&old, kw_roster_unref);
   revive_parked_jobs (self);
   g_signal_emit (self, signals[SIGNAL_CHANGED], 0);
   sort_out_devices (self, matrix);
@@ -1211,6 +1209,109 @@ on_device_trouble (KwDevice *device, guint state, const char *text, KwPool *self
     kw_backend_reset_token (backend, kw_device_get_token (device));
 }
 
+/* --- looking at keys for somebody who waits for it --- */
+
+typedef struct
+{
+  GHashTable *awaited; /* owned; number of a device → number of the look that it has to end */
+  GSource *cancelled;  /* owned, nullable */
+  char *busy_device;   /* owned, nullable: one that could not be looked at */
+} Look;
+
+static void
+look_free (gpointer data)
+{
+  Look *look = data;
+
+  if (look->cancelled != NULL)
+    g_source_destroy (look->cancelled);
+  g_clear_pointer (&look->cancelled, g_source_unref);
+  g_hash_table_unref (look->awaited);
+  g_free (look->busy_device);
+  g_free (look);
+}
+
+static void
+end_look (KwPool *self, GTask *task)
+{
+  const Look *look = g_task_get_task_data (task);
+
+  if (g_task_return_error_if_cancelled (task))
+    return;
+  if (self->stopped)
+    g_task_return_new_error (task, KW_ERROR, KW_ERROR_UNAVAILABLE, "The service is stopping");
+  else if (look->busy_device != NULL)
+    g_task_return_new_error (task, KW_ERROR, KW_ERROR_BUSY,
+                             "Device %s is too busy to be looked at; try again", look->busy_device);
+  else
+    g_task_return_pointer (task, kw_keyring_ref_matrix (self->options.keyring),
+                           (GDestroyNotify) kw_key_matrix_unref);
+}
+
+/* Ends what has nothing to wait for any more. */
+static void
+end_looks (KwPool *self)
+{
+  g_autoptr (GPtrArray) ended = g_ptr_array_new_with_free_func (g_object_unref);
+
+  for (guint i = self->looks->len; i > 0; i--)
+    {
+      GTask *task = g_ptr_array_index (self->looks, i - 1);
+      const Look *look = g_task_get_task_data (task);
+
+      if (self->stopped || g_cancellable_is_cancelled (g_task_get_cancellable (task))
+          || (g_hash_table_size (look->awaited) == 0
+              && !kw_keyring_is_recording (self->options.keyring)))
+        g_ptr_array_add (ended, g_ptr_array_steal_index (self->looks, i - 1));
+    }
+  for (guint i = ended->len; i > 0; i--)
+    end_look (self, g_ptr_array_index (ended, i - 1));
+}
+
+/* A device has ended a look at its keys, or is not there any more. */
+static void
+note_look (KwPool *self, KwDevice *device, guint64 number)
+{
+  guint64 device_number = kw_device_get_number (device);
+
+  for (guint i = 0; i < self->looks->len; i++)
+    {
+      Look *look = g_task_get_task_data (g_ptr_array_index (self->looks, i));
+      const guint64 *wanted = g_hash_table_lookup (look->awaited, &device_number);
+
+      if (wanted != NULL && number >= *wanted)
+        g_hash_table_remove (look->awaited, &device_number);
+    }
+  end_looks (self);
+}
+
+static void
+on_device_looked (KwDevice *device, guint64 number, gboolean whole, KwPool *self)
+{
+  guint64 device_number = kw_device_get_number (device);
+
+  /* One that is in trouble shows as such; one that works on has merely no time. */
+  for (guint i = 0;
+       !whole && kw_device_get_state (device) == KW_DEVICE_READY && i < self->looks->len; i++)
+    {
+      Look *look = g_task_get_task_data (g_ptr_array_index (self->looks, i));
+      const guint64 *wanted = g_hash_table_lookup (look->awaited, &device_number);
+
+      if (wanted == NULL || number < *wanted)
+        continue;
+      g_free (look->busy_device);
+      look->busy_device = g_strdup (kw_device_get_name (device));
+    }
+  note_look (self, device, number);
+}
+
+static gboolean
+on_look_cancelled (GCancellable *cancellable G_GNUC_UNUSED, gpointer user_data)
+{
+  end_looks (KW_POOL (user_data));
+  return G_SOURCE_REMOVE;
+}
+
 static void
 remove_device (KwPool *self, KwDevice *device)
 {
@@ -1221,6 +1322,7 @@ remove_device (KwPool *self, KwDevice *device)
   g_ptr_array_remove (self->devices, device);
   kw_device_close (device);
   publish_roster (self);
+  note_look (self, device, G_MAXUINT64);
 }
 
 /* A device that comes back goes on counting where it left off. */
@@ -1244,6 +1346,13 @@ static void
 on_recorded (KwKeyring *keyring G_GNUC_UNUSED, KwPool *self)
 {
   publish_roster (self);
+  end_looks (self);
+}
+
+static void
+on_not_recorded (KwKeyring *keyring G_GNUC_UNUSED, KwPool *self)
+{
+  end_looks (self);
 }
 
 static gboolean
@@ -1252,15 +1361,7 @@ check_devices (gpointer user_data)
   KwPool *self = KW_POOL (user_data);
 
   for (guint i = 0; i < self->devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (self->devices, i);
-
-      /* Perhaps the right keys were put there meanwhile. */
-      if (kw_device_get_state (device) == KW_DEVICE_MISMATCHED)
-        kw_device_refresh_keys (device);
-      else
-        kw_device_check_keys (device);
-    }
+    (void) kw_device_check_keys (g_ptr_array_index (self->devices, i));
   return G_SOURCE_CONTINUE;
 }
 
@@ -1288,6 +1389,7 @@ on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
   device = kw_device_new (token, &options);
   g_signal_connect (device, "changed", G_CALLBACK (on_device_changed), self);
   g_signal_connect (device, "trouble", G_CALLBACK (on_device_trouble), self);
+  g_signal_connect (device, "looked", G_CALLBACK (on_device_looked), self);
   g_ptr_array_add (self->devices, g_object_ref (device));
   g_hash_table_insert (self->owners, device, backend);
   publish_roster (self);
@@ -1347,8 +1449,9 @@ kw_pool_finalize (GObject *object)
   g_ptr_array_unref (self->closing);
   g_hash_table_unref (self->owners);
   g_hash_table_unref (self->figures);
+  g_ptr_array_unref (self->looks);
   g_hash_table_unref (self->pins);
-  roster_unref (self->roster);
+  kw_roster_unref (self->roster);
   g_main_context_unref (self->context);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (kw_pool_parent_class)->finalize (object);
@@ -1377,6 +1480,8 @@ kw_pool_init (KwPool *self)
 {
   g_mutex_init (&self->lock);
   g_queue_init (&self->parked);
+  g_queue_init (&self->generations);
+  self->looks = g_ptr_array_new_with_free_func (g_object_unref);
   self->context = g_main_context_ref_thread_default ();
   self->backends = g_ptr_array_new_with_free_func (g_object_unref);
   self->devices = g_ptr_array_new_with_free_func (g_object_unref);
@@ -1386,7 +1491,7 @@ kw_pool_init (KwPool *self)
       = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_secret_unref);
   self->figures
       = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_figures_unref);
-  self->roster = roster_new ();
+  self->roster = kw_roster_new ();
   self->roster->status_text = g_strdup ("The service is starting");
 }
 
@@ -1404,6 +1509,7 @@ kw_pool_new (const KwDeviceOptions *options)
   self->options.guard = g_object_ref (options->guard);
   self->options.keyring = g_object_ref (options->keyring);
   g_signal_connect (self->options.keyring, "recorded", G_CALLBACK (on_recorded), self);
+  g_signal_connect (self->options.keyring, "not-recorded", G_CALLBACK (on_not_recorded), self);
   self->options.pin = options->pin != NULL ? kw_secret_ref (options->pin) : NULL;
   self->options.pin_name = options->pin_name;
   self->options.timeout_usec = options->timeout_usec;
@@ -1493,6 +1599,8 @@ kw_pool_start (KwPool *self)
 void
 kw_pool_stop (KwPool *self)
 {
+  KwJob *job = NULL;
+
   g_return_if_fail (KW_IS_POOL (self));
 
   if (self->stopped)
@@ -1517,6 +1625,9 @@ kw_pool_stop (KwPool *self)
   for (guint i = 0; i < self->backends->len; i++)
     kw_backend_stop (g_ptr_array_index (self->backends, i));
   publish_roster (self);
+  end_looks (self);
+  while ((job = g_queue_pop_head (&self->generations)) != NULL)
+    fail_job (job, KW_ERROR_UNAVAILABLE, "The service is stopping");
 }
 
 /**
@@ -1539,48 +1650,6 @@ kw_pool_is_idle (KwPool *self)
         return FALSE;
     }
   return TRUE;
-}
-
-/* Adds one to a number in bytes, as far as it goes. */
-static void
-increment (guint8 *number, gsize size)
-{
-  for (gsize i = size; i > 0; i--)
-    {
-      number[i - 1]++;
-      if (number[i - 1] != 0)
-        return;
-    }
-}
-
-/*
- * A new UUID. Where keys are told by their place, which is the order of their ids, a new AES key has to come last: otherwise
- * another key would stand in the place of a configured one.
- */
-static GBytes *
-make_key_id (KwPool *self, KwVerb verb, GError **error)
-{
-  g_autoptr (GBytes) id = kw_uuid_new_v1 (error);
-  g_autoptr (Roster) roster = pool_ref_roster (self);
-  g_autofree guint8 *bytes = NULL;
-  gsize size = 0;
-
-  if (id == NULL || verb != KW_VERB_GENERATE_AES)
-    return g_steal_pointer (&id);
-  bytes = g_bytes_unref_to_data (g_steal_pointer (&id), &size);
-  for (guint i = 0; i < roster->aes_ids->len; i++)
-    {
-      gsize n_other = 0;
-      const guint8 *other = g_bytes_get_data (g_ptr_array_index (roster->aes_ids, i), &n_other);
-      gsize n_head = MIN (n_other, size / 2);
-
-      /* lint: allow secret-compare — ids are public */
-      if (n_other == 0 || memcmp (bytes, other, n_head) > 0)
-        continue;
-      memcpy (bytes, other, n_head);
-      increment (bytes, n_head);
-    }
-  return g_bytes_new_take (g_steal_pointer (&bytes), size);
 }
 
 /**
@@ -1608,17 +1677,71 @@ kw_pool_submit (KwPool *self, KwJob *job)
   job->wants_refresh = 0;
   g_clear_pointer (&job->last_reason, g_free);
   if (verb_generates (job->verb))
-    {
-      job->deadline += self->options.timeout_usec * KW_GENERATE_TIMEOUT_FACTOR;
-      if (job->key_id == NULL)
-        job->key_id = make_key_id (self, job->verb, &job->error);
-      if (job->key_id == NULL)
-        {
-          finish_job (job);
-          return;
-        }
-    }
+    job->deadline += self->options.timeout_usec * KW_GENERATE_TIMEOUT_FACTOR;
   pool_dispatch (self, job);
+}
+
+/**
+ * kw_pool_check_keys_async:
+ * @self: a pool
+ * @cancellable: (nullable): ends the wait; what was begun goes on
+ * @callback: told when all was looked at
+ * @user_data: for @callback
+ *
+ * Has the keys of all devices in use listed and proven anew, between other work. Main context.
+ */
+void
+kw_pool_check_keys_async (KwPool *self,
+                          GCancellable *cancellable,
+                          GAsyncReadyCallback callback,
+                          gpointer user_data)
+{
+  GTask *task = NULL;
+  Look *look = NULL;
+
+  g_return_if_fail (KW_IS_POOL (self));
+
+  task = g_task_new (self, cancellable, callback, user_data);
+  look = g_new0 (Look, 1);
+  look->awaited = g_hash_table_new_full (g_int64_hash, g_int64_equal, g_free, g_free);
+  g_task_set_task_data (task, look, look_free);
+  for (guint i = 0; i < self->devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (self->devices, i);
+      guint64 device_number = kw_device_get_number (device);
+      guint64 number = kw_device_check_keys (device);
+
+      if (number > 0)
+        g_hash_table_insert (look->awaited, g_memdup2 (&device_number, sizeof device_number),
+                             g_memdup2 (&number, sizeof number));
+    }
+  g_ptr_array_add (self->looks, task);
+  if (cancellable != NULL)
+    {
+      look->cancelled = g_cancellable_source_new (cancellable);
+      g_source_set_callback (look->cancelled, G_SOURCE_FUNC (on_look_cancelled), self, NULL);
+      g_source_attach (look->cancelled, self->context);
+    }
+  end_looks (self);
+}
+
+/**
+ * kw_pool_check_keys_finish:
+ * @self: a pool
+ * @result: what the callback was given
+ * @error: where to store the error
+ *
+ * Tells what was found.
+ *
+ * Returns: (transfer full): which key is how on which device, after the look; %NULL with %KW_ERROR_BUSY when a device could not
+ *   be looked at, %KW_ERROR_UNAVAILABLE when the service stops, or %G_IO_ERROR_CANCELLED
+ */
+KwKeyMatrix *
+kw_pool_check_keys_finish (KwPool *self, GAsyncResult *result, GError **error)
+{
+  g_return_val_if_fail (g_task_is_valid (result, self), NULL);
+
+  return g_task_propagate_pointer (G_TASK (result), error);
 }
 
 /**
@@ -1634,8 +1757,8 @@ kw_pool_submit (KwPool *self, KwJob *job)
 gboolean
 kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_name)
 {
-  g_autoptr (Roster) roster = NULL;
-  const AesEntry *entry = NULL;
+  g_autoptr (KwRoster) roster = NULL;
+  const KwRosterEntry *entry = NULL;
 
   g_return_val_if_fail (KW_IS_POOL (self), FALSE);
 
@@ -1674,7 +1797,7 @@ kw_pool_dup_devices (KwPool *self)
 GPtrArray *
 kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind)
 {
-  g_autoptr (Roster) roster = NULL;
+  g_autoptr (KwRoster) roster = NULL;
   g_autoptr (GPtrArray) keys = g_ptr_array_new_with_free_func ((GDestroyNotify) kw_key_unref);
 
   g_return_val_if_fail (KW_IS_POOL (self), NULL);
@@ -1699,7 +1822,7 @@ kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind)
 gboolean
 kw_pool_is_ready (KwPool *self)
 {
-  g_autoptr (Roster) roster = NULL;
+  g_autoptr (KwRoster) roster = NULL;
 
   g_return_val_if_fail (KW_IS_POOL (self), FALSE);
 
@@ -1716,7 +1839,7 @@ kw_pool_is_ready (KwPool *self)
 char *
 kw_pool_dup_status_text (KwPool *self)
 {
-  g_autoptr (Roster) roster = NULL;
+  g_autoptr (KwRoster) roster = NULL;
 
   g_return_val_if_fail (KW_IS_POOL (self), NULL);
 

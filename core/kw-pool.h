@@ -40,6 +40,13 @@ gboolean kw_pool_is_ready (KwPool *self);
 
 char *kw_pool_dup_status_text (KwPool *self);
 
+void kw_pool_check_keys_async (KwPool *self,
+                               GCancellable *cancellable,
+                               GAsyncReadyCallback callback,
+                               gpointer user_data);
+
+KwKeyMatrix *kw_pool_check_keys_finish (KwPool *self, GAsyncResult *result, GError **error);
+
 void kw_pool_judge_keys (KwPool *self);
 
 void kw_pool_reopen_devices (KwPool *self, gboolean keys_changed);

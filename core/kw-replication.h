@@ -5,9 +5,14 @@
 
 G_BEGIN_DECLS
 
-typedef void (*KwReplicationFunc) (guint n_copies, const GError *error, gpointer user_data);
+/* @may_remain: it was given up, and the key may be on some device all the same. */
+typedef void (*KwReplicationFunc) (guint n_copies,
+                                   gboolean may_remain,
+                                   const GError *error,
+                                   gpointer user_data);
 
-void kw_replicate (KwDevice *origin,
+void kw_replicate (KwKeyring *keyring,
+                   KwDevice *origin,
                    KwKey *key,
                    GPtrArray *targets,
                    guint min_copies,

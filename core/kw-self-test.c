@@ -22,13 +22,15 @@ struct _KwSelfTest
 {
   GObject parent_instance;
 
-  KwPool *pool;       /* owned */
-  KwKeyring *keyring; /* owned */
-  GPtrArray *steps;   /* owned; of Step */
-  GPtrArray *results; /* owned; of KwTestResult */
-  char *device;       /* owned, nullable: the only one that is tested */
+  KwPool *pool;          /* owned */
+  KwKeyring *keyring;    /* owned */
+  GPtrArray *steps;      /* owned; of Step */
+  GPtrArray *results;    /* owned; of KwTestResult */
+  GMainContext *context; /* owned: the one it was made in */
+  char *device;          /* owned, nullable: the only one that is tested */
   guint next;
   gboolean running;
+  gboolean cancelled; /* it ends when what is being done has ended */
 };
 
 G_DEFINE_FINAL_TYPE (KwSelfTest, kw_self_test, G_TYPE_OBJECT)
@@ -61,7 +63,7 @@ static const struct
 #define RANDOM_ATTEMPTS 2
 
 #define AES_BLOCK_BYTES 16
-#define PROBE_BYTES 32
+#define PROBE_BYTES 32 /* also a digest to sign */
 
 /* With fewer the PIN is about to lock. */
 #define MIN_PIN_TRIES 2
@@ -82,7 +84,8 @@ struct _Step
   KwKey *peer_key;  /* owned, nullable: the key on @peer */
   StepFunc run;
   StepFunc run_on_peer;
-  char *fingerprint; /* nullable: what it has to be */
+  char *fingerprint;  /* nullable: what it has to be */
+  const char *remedy; /* what to do when it fails */
 
   guint8 iv[AES_BLOCK_BYTES];
   guint8 probe[PROBE_BYTES];
@@ -311,6 +314,17 @@ run_rsa_round_trip (Step *step, GError **error)
   return plaintext != NULL && check_probe (step, plaintext, error);
 }
 
+/* RSA keys and EC keys alike: what the device signs is checked with the public half. */
+static gboolean
+run_signature (Step *step, GError **error)
+{
+  g_autoptr (GBytes) digest = g_bytes_new (step->probe, PROBE_BYTES);
+  g_autoptr (GBytes) signature
+      = kw_device_sign (step->device, kw_key_get_id (step->key), digest, error);
+
+  return signature != NULL && kw_key_verify_sha256 (step->key, digest, signature, error);
+}
+
 /* --- the plan -------------------------------------------------------------------------------- */
 
 static Step *
@@ -338,9 +352,18 @@ add_finding (KwSelfTest *self,
   step->advice = g_strdup (advice);
 }
 
+#define REMEDY_RANDOM                                                                              \
+  "unplug the device and plug it in again, and test it once more; make no keys on it before"
+#define REMEDY_KEY                                                                                 \
+  "run keyward keys to see how the key is on this device, and put the right one there"
+#define REMEDY_USE                                                                                 \
+  "unplug the device and plug it in again; if that does not help, delete the key there and clone it anew"
+#define REMEDY_PAIR "test each of the two devices by itself: unplug the one that fails"
+
 static void
-set_run (Step *step, KwDevice *device, KwKey *key, StepFunc run)
+set_run (Step *step, KwDevice *device, KwKey *key, StepFunc run, const char *remedy)
 {
+  step->remedy = remedy;
   step->device = g_object_ref (device);
   step->key = key != NULL ? kw_key_ref (key) : NULL;
   step->run = run;
@@ -363,7 +386,7 @@ plan_device (KwSelfTest *self, KwDevice *device)
     }
   add_finding (self, "device", g_strdup (name), KW_TEST_PASSED, "");
   step = add_step (self, "random", g_strdup (name));
-  set_run (step, device, NULL, run_random);
+  set_run (step, device, NULL, run_random, REMEDY_RANDOM);
 }
 
 static void
@@ -387,10 +410,53 @@ plan_pin (KwSelfTest *self, KwDevice *device)
                advice != NULL ? advice : "");
 }
 
+/* What a key is for decides what is tried: to decrypt, to sign, or both. */
+static void
+plan_uses (KwSelfTest *self, KwDevice *device, KwKey *key, const char *subject)
+{
+  KwKeyUsage usage = kw_key_get_usage (key);
+  gboolean decrypts
+      = kw_key_get_kind (key) == KW_KEY_KIND_AES
+        || (kw_key_get_kind (key) == KW_KEY_KIND_RSA && (usage & KW_KEY_USAGE_DECRYPT) != 0);
+  gboolean signs = kw_key_get_kind (key) != KW_KEY_KIND_AES && (usage & KW_KEY_USAGE_SIGN) != 0;
+
+  if (decrypts)
+    set_run (add_step (self, "round-trip", g_strdup (subject)), device, key,
+             kw_key_get_kind (key) == KW_KEY_KIND_AES ? run_aes_round_trip : run_rsa_round_trip,
+             REMEDY_USE);
+  if (signs)
+    set_run (add_step (self, "signature", g_strdup (subject)), device, key, run_signature,
+             REMEDY_USE);
+  if (!decrypts && !signs)
+    add_finding (self, "round-trip", g_strdup (subject), KW_TEST_SKIPPED,
+                 "The key may neither decrypt nor sign");
+}
+
+/* EC keys are none of those that devices must have in common, so the matrix does not know them. */
+static void
+plan_ec_keys (KwSelfTest *self, KwDevice *device)
+{
+  GPtrArray *keys = kw_device_get_keys (device);
+
+  for (guint i = 0; i < keys->len; i++)
+    {
+      KwKey *key = g_ptr_array_index (keys, i);
+      const char *name
+          = kw_key_get_label (key)[0] != '\0' ? kw_key_get_label (key) : kw_key_get_uuid (key);
+      g_autofree char *subject = NULL;
+
+      if (kw_key_get_kind (key) != KW_KEY_KIND_EC)
+        continue;
+      subject = g_strdup_printf ("%s, key %s", kw_device_get_name (device),
+                                 name != NULL ? name : "without a label");
+      plan_uses (self, device, key, subject);
+    }
+}
+
 static void
 plan_key (KwSelfTest *self, KwDevice *device, const KwKeyFacts *facts, const KwMatrixCell *cell)
 {
-  char *subject = g_strdup_printf ("%s, key %s", kw_device_get_name (device), facts->id);
+  g_autofree char *subject = g_strdup_printf ("%s, key %s", kw_device_get_name (device), facts->id);
   Step *step = NULL;
 
   if (cell->key == NULL || (cell->state != KW_KEY_STATE_OK && cell->state != KW_KEY_STATE_WEAK))
@@ -398,26 +464,21 @@ plan_key (KwSelfTest *self, KwDevice *device, const KwKeyFacts *facts, const KwM
       /* RSA keys need not be everywhere; those to encrypt with do. */
       gboolean is_fault = facts->configured || cell->state == KW_KEY_STATE_DIFFERENT;
 
-      add_finding (self, "round-trip", subject, is_fault ? KW_TEST_FAILED : KW_TEST_SKIPPED,
-                   cell->advice != NULL ? cell->advice : kw_key_state_to_string (cell->state));
+      const char *advice = cell->advice != NULL    ? cell->advice
+                           : facts->advice != NULL ? facts->advice
+                                                   : "The key is not checked yet; test again";
+
+      add_finding (self, "round-trip", g_steal_pointer (&subject),
+                   is_fault ? KW_TEST_FAILED : KW_TEST_SKIPPED, advice);
       return;
     }
   if (facts->kind == KW_KEY_KIND_AES && facts->fingerprint != NULL)
     {
       step = add_step (self, "fingerprint", g_strdup (subject));
       step->fingerprint = g_strdup (facts->fingerprint);
-      set_run (step, device, cell->key, run_fingerprint);
+      set_run (step, device, cell->key, run_fingerprint, REMEDY_KEY);
     }
-  step = add_step (self, "round-trip", subject);
-  if (facts->kind == KW_KEY_KIND_AES)
-    set_run (step, device, cell->key, run_aes_round_trip);
-  else if (facts->kind == KW_KEY_KIND_RSA)
-    set_run (step, device, cell->key, run_rsa_round_trip);
-  else
-    {
-      step->outcome = KW_TEST_SKIPPED;
-      step->advice = g_strdup ("Keyward does not use EC keys");
-    }
+  plan_uses (self, device, cell->key, subject);
 }
 
 static void
@@ -432,7 +493,7 @@ plan_pair (KwSelfTest *self,
                          g_strdup_printf ("%s to %s, key %s", kw_device_get_name (device),
                                           kw_device_get_name (peer), facts->id));
 
-  set_run (step, device, key, run_aes_encrypt);
+  set_run (step, device, key, run_aes_encrypt, REMEDY_PAIR);
   step->peer = g_object_ref (peer);
   step->peer_key = kw_key_ref (peer_key);
   step->run_on_peer = run_aes_decrypt_on_peer;
@@ -529,8 +590,10 @@ plan_dkek (KwSelfTest *self, GArray *tested)
                  "No device has a DKEK, so keys cannot be cloned from one to another");
   else if (differs)
     {
-      g_string_prepend (values,
-                        "The DKEKs differ, so keys cannot be cloned between these devices: ");
+      g_string_prepend (
+          values,
+          "The DKEKs differ, so keys cannot be cloned between these devices; initialise those "
+          "that are wrong with the same DKEK shares as the others: ");
       add_finding (self, "dkek", g_strdup ("all devices"), KW_TEST_FAILED, values->str);
     }
   else
@@ -569,6 +632,8 @@ plan (KwSelfTest *self)
   for (guint i = 0; i < tested->len; i++)
     plan_pin (self, g_array_index (tested, Tested, i).device);
   plan_keys (self, tested, matrix);
+  for (guint i = 0; i < tested->len; i++)
+    plan_ec_keys (self, g_array_index (tested, Tested, i).device);
   plan_pairs (self, tested, matrix);
   plan_dkek (self, tested);
 }
@@ -577,14 +642,41 @@ plan (KwSelfTest *self)
 
 static void run_next (KwSelfTest *self);
 
+static void finish (KwSelfTest *self);
+
+/* Never by g_main_context_invoke(), which would do it here and now in a thread while nobody owns the context. */
+static void
+invoke_in_main (KwSelfTest *self, GSourceFunc function, gpointer data, GDestroyNotify destroy)
+{
+  g_autoptr (GSource) source = g_idle_source_new ();
+
+  g_source_set_priority (source, G_PRIORITY_DEFAULT);
+  g_source_set_callback (source, function, data, destroy);
+  g_source_attach (source, self->context);
+}
+
 static gboolean
 go_on (gpointer user_data)
 {
   KwSelfTest *self = user_data;
 
-  if (self->running)
+  if (self->running && self->cancelled)
+    finish (self);
+  else if (self->running)
     run_next (self);
   return G_SOURCE_REMOVE;
+}
+
+/* What is wrong, and what to do about it. */
+static char *
+describe_result (const Step *step)
+{
+  if (step->error == NULL)
+    return g_strdup (step->advice != NULL ? step->advice : "");
+  /* Some errors say it themselves. */
+  if (step->remedy == NULL || strchr (step->error->message, ';') != NULL)
+    return g_strdup (step->error->message);
+  return g_strdup_printf ("%s; %s", step->error->message, step->remedy);
 }
 
 static void
@@ -595,17 +687,19 @@ take_result (KwSelfTest *self, Step *step)
   result->name = step->name;
   result->subject = g_strdup (step->subject);
   result->duration_usec = step->duration_usec;
-  result->outcome = step->error != NULL ? KW_TEST_FAILED : step->outcome;
-  result->advice = g_strdup (step->error != NULL    ? step->error->message
-                             : step->advice != NULL ? step->advice
-                                                    : "");
+  /* A back end that has no signatures is not at fault. */
+  if (step->run == run_signature && g_error_matches (step->error, KW_ERROR, KW_ERROR_NOT_SUPPORTED))
+    result->outcome = KW_TEST_SKIPPED;
+  else
+    result->outcome = step->error != NULL ? KW_TEST_FAILED : step->outcome;
+  result->advice = describe_result (step);
   g_ptr_array_add (self->results, result);
   if (result->outcome == KW_TEST_FAILED)
     kw_log (G_LOG_LEVEL_WARNING, "Test failed", "test", result->name, "subject", result->subject,
             "text", result->advice, NULL);
   g_signal_emit (self, signals[SIGNAL_RESULT], 0, self->results->len - 1);
   /* Never from inside: steps without work would pile up on the stack. */
-  g_idle_add_full (G_PRIORITY_DEFAULT, go_on, g_object_ref (self), g_object_unref);
+  invoke_in_main (self, go_on, g_object_ref (self), g_object_unref);
 }
 
 static void submit_half (Step *step);
@@ -617,8 +711,11 @@ take_half (gpointer user_data)
   Step *step = user_data;
   g_autoptr (KwSelfTest) self = g_steal_pointer (&step->test);
 
-  if (!self->running)
-    return G_SOURCE_REMOVE;
+  if (self->cancelled)
+    {
+      finish (self);
+      return G_SOURCE_REMOVE;
+    }
   if (step->error == NULL && step->peer != NULL && !step->second_half)
     {
       step->second_half = TRUE;
@@ -689,7 +786,7 @@ on_half_done (gpointer user_data, KwWorkOutcome outcome, gboolean was_running, g
     g_set_error_literal (&step->error, KW_ERROR, KW_ERROR_UNAVAILABLE,
                          "The device was too busy, or went away; test again");
   step->duration_usec += duration_usec;
-  g_main_context_invoke_full (NULL, G_PRIORITY_DEFAULT, take_half, step, NULL);
+  invoke_in_main (half->test, take_half, step, NULL);
 }
 
 static void
@@ -715,6 +812,8 @@ finish (KwSelfTest *self)
   g_autofree char *n_results = g_strdup_printf ("%u", self->results->len);
   g_autofree char *n_failures = g_strdup_printf ("%u", n_failed);
 
+  if (!self->running)
+    return;
   self->running = FALSE;
   kw_log (n_failed > 0 ? G_LOG_LEVEL_WARNING : G_LOG_LEVEL_INFO, "Test done", "tests", n_results,
           "failed", n_failures, NULL);
@@ -758,6 +857,7 @@ kw_self_test_finalize (GObject *object)
 
   g_ptr_array_unref (self->steps);
   g_ptr_array_unref (self->results);
+  g_main_context_unref (self->context);
   g_free (self->device);
   G_OBJECT_CLASS (kw_self_test_parent_class)->finalize (object);
 }
@@ -793,6 +893,7 @@ kw_self_test_init (KwSelfTest *self)
 {
   self->steps = g_ptr_array_new_with_free_func (step_free);
   self->results = g_ptr_array_new_with_free_func (result_free);
+  self->context = g_main_context_ref_thread_default ();
 }
 
 /**
@@ -842,22 +943,23 @@ kw_self_test_start (KwSelfTest *self)
   self->running = TRUE;
   plan (self);
   kw_log (G_LOG_LEVEL_INFO, "Test begins", NULL, NULL);
-  g_idle_add_full (G_PRIORITY_DEFAULT, go_on, g_object_ref (self), g_object_unref);
+  invoke_in_main (self, go_on, g_object_ref (self), g_object_unref);
 }
 
 /**
  * kw_self_test_cancel:
  * @self: a test
  *
- * Ends it after what is being done just now. Its results so far stay.
+ * Ends it after what is being done just now: until then it is running, so that no other begins beside it. Its results so
+ * far stay.
  */
 void
 kw_self_test_cancel (KwSelfTest *self)
 {
   g_return_if_fail (KW_IS_SELF_TEST (self));
 
-  if (self->running)
-    finish (self);
+  /* Whoever has the step gives it back, at its time limit at the latest. */
+  self->cancelled = TRUE;
 }
 
 /**
@@ -870,6 +972,18 @@ gboolean
 kw_self_test_is_running (KwSelfTest *self)
 {
   return self->running;
+}
+
+/**
+ * kw_self_test_is_ending:
+ * @self: a test
+ *
+ * Returns: whether it was cancelled, and the step that was under way then is not back yet
+ */
+gboolean
+kw_self_test_is_ending (KwSelfTest *self)
+{
+  return self->running && self->cancelled;
 }
 
 /**

@@ -27,11 +27,11 @@ const char *kw_test_outcome_to_string (KwTestOutcome outcome);
 
 /**
  * KwTestResult:
- * @name: which test: "device", "random", "fingerprint", "round-trip", "pair", "pin" or "dkek"
+ * @name: which test: "device", "random", "fingerprint", "round-trip", "signature", "pair", "pin" or "dkek"
  * @subject: what was tested, such as "DENK0100001, key 0"
  * @outcome: how it ended
  * @duration_usec: how long it took, in microseconds
- * @advice: what was found and what to do; "" when all is well
+ * @advice: what was found and what to do; "" when all is well. What failed always has it
  *
  * One line of a test report.
  */
@@ -56,6 +56,8 @@ void kw_self_test_start (KwSelfTest *self);
 void kw_self_test_cancel (KwSelfTest *self);
 
 gboolean kw_self_test_is_running (KwSelfTest *self);
+
+gboolean kw_self_test_is_ending (KwSelfTest *self);
 
 guint kw_self_test_get_n_steps (KwSelfTest *self);
 

@@ -124,7 +124,8 @@ run_in_thread (GTask *task, GTaskThreadFunc function, GAsyncReadyCallback done)
  *
  * Begins a test of all devices and keys; one runs at a time. Main context.
  *
- * Returns: (transfer full): the test, which may have begun before; %NULL with %KW_ERROR_NOT_AUTHORIZED
+ * Returns: (transfer full): the test, which may have begun before; %NULL with %KW_ERROR_NOT_AUTHORIZED, or %KW_ERROR_BUSY
+ *   while one that was cancelled has not ended
  */
 KwSelfTest *
 kw_service_run_test (KwService *self, KwCaller *caller, GError **error)
@@ -161,6 +162,15 @@ kw_service_test_device (KwService *self, KwCaller *caller, const char *device, G
       g_propagate_error (error, g_steal_pointer (&local_error));
       return NULL;
     }
+  if (self->test != NULL && kw_self_test_is_ending (self->test))
+    {
+      g_set_error_literal (&local_error, KW_ERROR, KW_ERROR_BUSY,
+                           "The test before was cancelled, and its last step is still under way; "
+                           "try again in a moment");
+      audit_act (self, &act, local_error);
+      g_propagate_error (error, g_steal_pointer (&local_error));
+      return NULL;
+    }
   if (self->test == NULL || !kw_self_test_is_running (self->test))
     {
       g_clear_object (&self->test);
@@ -170,6 +180,52 @@ kw_service_test_device (KwService *self, KwCaller *caller, const char *device, G
     }
   audit_act (self, &act, NULL);
   return g_object_ref (self->test);
+}
+
+/**
+ * kw_service_make_web_login:
+ * @self: a service
+ * @caller: who asks
+ * @error: where to store the error
+ *
+ * Makes a link that lets a browser in once, within a minute, with the rights of the caller. Main context.
+ *
+ * Returns: (transfer full): the link; %NULL with %KW_ERROR_NOT_AUTHORIZED
+ */
+KwSecret *
+kw_service_make_web_login (KwService *self, KwCaller *caller, GError **error)
+{
+  g_autofree char *url = NULL;
+  g_autoptr (KwSecret) ticket = NULL;
+  g_autoptr (KwSecret) link = NULL;
+  g_autoptr (GError) local_error = NULL;
+  Act act = { 0 };
+  gsize n_start = 0;
+
+  g_return_val_if_fail (KW_IS_SERVICE (self) && caller != NULL, NULL);
+
+  act.caller = caller;
+  act.verb = KW_VERB_WEB_LOGIN;
+  act.started = g_get_monotonic_time ();
+  if (kw_access_check_verb (caller, act.verb, &local_error))
+    ticket = kw_tickets_issue (self->tickets, caller, &local_error);
+  if (ticket != NULL)
+    {
+      g_autofree char *page = kw_config_dup_url (self->config);
+
+      url = g_strconcat (page, "login/", NULL);
+      n_start = strlen (url);
+      link = kw_secret_new (n_start + KW_TICKET_CHARACTERS, &local_error);
+    }
+  audit_act (self, &act, local_error);
+  if (link == NULL)
+    {
+      g_propagate_error (error, g_steal_pointer (&local_error));
+      return NULL;
+    }
+  memcpy (kw_secret_get_data (link), url, n_start);
+  memcpy (kw_secret_get_data (link) + n_start, kw_secret_get_data (ticket), KW_TICKET_CHARACTERS);
+  return g_steal_pointer (&link);
 }
 
 static void

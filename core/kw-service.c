@@ -222,6 +222,7 @@ count_uses (KwService *self, const KwJob *job)
     case KW_VERB_ACCEPT_KEY:
     case KW_VERB_UNLOCK:
     case KW_VERB_RELOAD:
+    case KW_VERB_WEB_LOGIN:
     default:
       break;
     }

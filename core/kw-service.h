@@ -68,6 +68,8 @@ void kw_service_reload_async (KwService *self,
 
 GStrv kw_service_reload_finish (KwService *self, GAsyncResult *result, GError **error);
 
+KwSecret *kw_service_make_web_login (KwService *self, KwCaller *caller, GError **error);
+
 void kw_service_audit_refusal (KwService *self,
                                KwCaller *caller,
                                KwVerb verb,

@@ -377,12 +377,36 @@ kw_token_generate_rsa (KwToken *self, guint bits, GBytes *id, const char *label,
  * @label: CKA_LABEL
  * @error: where to store the error
  *
- * Makes an AES key on the token. Blocks; worker threads only.
+ * Makes an AES key on the token, under whichever number is free. Blocks; worker threads only.
  *
  * Returns: (transfer full): the key; %KW_ERROR_KEY_EXISTS when @id is taken
  */
 KwKey *
 kw_token_generate_aes (KwToken *self, guint bits, GBytes *id, const char *label, GError **error)
+{
+  return kw_token_generate_aes_at (self, bits, id, label, 0, error);
+}
+
+/**
+ * kw_token_generate_aes_at:
+ * @self: a token
+ * @bits: 128, 192 or 256
+ * @id: CKA_ID that no key has yet
+ * @label: CKA_LABEL
+ * @reference: the number it shall have where keys have numbers; 0 for whichever is free
+ * @error: where to store the error
+ *
+ * Makes an AES key on the token. Blocks; worker threads only.
+ *
+ * Returns: (transfer full): the key; %KW_ERROR_KEY_EXISTS when @id or @reference is taken
+ */
+KwKey *
+kw_token_generate_aes_at (KwToken *self,
+                          guint bits,
+                          GBytes *id,
+                          const char *label,
+                          guint reference,
+                          GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
@@ -394,7 +418,7 @@ kw_token_generate_aes (KwToken *self, guint bits, GBytes *id, const char *label,
     }
   if (KW_TOKEN_GET_IFACE (self)->generate_aes == NULL)
     return not_supported (self, "make AES keys", error);
-  return KW_TOKEN_GET_IFACE (self)->generate_aes (self, bits, id, label, error);
+  return KW_TOKEN_GET_IFACE (self)->generate_aes (self, bits, id, label, reference, error);
 }
 
 /**
@@ -447,15 +471,32 @@ kw_token_export_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error)
  * @wrapped_key: what kw_token_export_key() gave, at most KW_MAX_WRAPPED_KEY_BYTES
  * @error: where to store the error
  *
- * Takes a key that another token of the same family wrapped, and stores it under the CKA_ID and label that were wrapped with
- * it. Never goes over what is there. Blocks; worker threads only.
+ * Takes a key that another token of the same family wrapped, under whichever number is free. Blocks; worker threads only.
  *
- * Returns: (transfer full): the key; %NULL with %KW_ERROR_KEY_EXISTS when its CKA_ID is taken, %KW_ERROR_INVALID_ARGUMENT
- *   when this is no wrapped key, %KW_ERROR_NOT_SUPPORTED when it was wrapped with another transport key, or
- *   %KW_ERROR_TOKEN_FULL
+ * Returns: (transfer full): the key; %NULL with an error as of kw_token_import_key_at()
  */
 KwKey *
 kw_token_import_key (KwToken *self, GBytes *wrapped_key, GError **error)
+{
+  return kw_token_import_key_at (self, wrapped_key, 0, error);
+}
+
+/**
+ * kw_token_import_key_at:
+ * @self: a token
+ * @wrapped_key: what kw_token_export_key() gave, at most KW_MAX_WRAPPED_KEY_BYTES
+ * @reference: the number it shall have where keys have numbers; 0 for whichever is free
+ * @error: where to store the error
+ *
+ * Takes a key that another token of the same family wrapped, and stores it under the CKA_ID and label that were wrapped with
+ * it. Never goes over what is there. Blocks; worker threads only.
+ *
+ * Returns: (transfer full): the key; %NULL with %KW_ERROR_KEY_EXISTS when its CKA_ID or the number is taken,
+ *   %KW_ERROR_INVALID_ARGUMENT when this is no wrapped key, %KW_ERROR_NOT_SUPPORTED when it was wrapped with another
+ *   transport key, or %KW_ERROR_TOKEN_FULL
+ */
+KwKey *
+kw_token_import_key_at (KwToken *self, GBytes *wrapped_key, guint reference, GError **error)
 {
   g_return_val_if_fail (KW_IS_TOKEN (self), NULL);
 
@@ -468,7 +509,48 @@ kw_token_import_key (KwToken *self, GBytes *wrapped_key, GError **error)
     }
   if (KW_TOKEN_GET_IFACE (self)->import_key == NULL)
     return not_supported (self, "import keys", error);
-  return KW_TOKEN_GET_IFACE (self)->import_key (self, wrapped_key, error);
+  return KW_TOKEN_GET_IFACE (self)->import_key (self, wrapped_key, reference, error);
+}
+
+/**
+ * kw_token_list_references:
+ * @self: a token
+ * @out_last: (out): the last number there is
+ * @error: where to store the error
+ *
+ * Tells which numbers are taken, so that a new key gets one behind all others. Blocks; worker threads only.
+ *
+ * Returns: (transfer full) (element-type guint): the numbers; %NULL with %KW_ERROR_NOT_SUPPORTED where keys have none
+ */
+GArray *
+kw_token_list_references (KwToken *self, guint *out_last, GError **error)
+{
+  g_return_val_if_fail (KW_IS_TOKEN (self) && out_last != NULL, NULL);
+
+  if (KW_TOKEN_GET_IFACE (self)->list_references == NULL)
+    return not_supported (self, "number keys", error);
+  return KW_TOKEN_GET_IFACE (self)->list_references (self, out_last, error);
+}
+
+/**
+ * kw_token_can_clone:
+ * @self: a token
+ *
+ * Tells whether keys of the token can be copied to others of its family at all. Any thread.
+ *
+ * Returns: %FALSE when it is no use to try
+ */
+gboolean
+kw_token_can_clone (KwToken *self)
+{
+  const KwTokenInterface *iface = NULL;
+
+  g_return_val_if_fail (KW_IS_TOKEN (self), FALSE);
+
+  iface = KW_TOKEN_GET_IFACE (self);
+  if (iface->can_clone != NULL)
+    return iface->can_clone (self);
+  return iface->export_key != NULL && iface->import_key != NULL;
 }
 
 /**

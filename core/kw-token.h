@@ -107,15 +107,20 @@ G_DECLARE_INTERFACE (KwToken, kw_token, KW, TOKEN, GObject)
  * @generate_rsa: makes an RSA pair on the token. Never over an object that has the id: %KW_ERROR_KEY_EXISTS, with nothing
  *   changed
  * @generate_aes: makes an AES key on the token that can encrypt and decrypt by CBC and, where the token knows cloning, be
- *   wrapped. Never over an object that has the id: %KW_ERROR_KEY_EXISTS, with nothing changed
+ *   wrapped. @reference is the number it shall have, 0 for whichever is free; tokens that do not number keys take no notice.
+ *   Never over an object that has the id or the number: %KW_ERROR_KEY_EXISTS, with nothing changed
  * @delete_key: removes a key, its public half and its description too
  * @export_key: wraps a key for another token of the same family, with its kind, CKA_ID, label and description in what comes
  *   out, so that the copy is found under the same names. What is inside is the family's own business
  * @import_key: the reverse of @export_key: stores the key under the CKA_ID and label that are wrapped with it, never under
- *   others, and never over a key or another object that has that id: %KW_ERROR_KEY_EXISTS, with nothing changed. The number
- *   on the card may be another one. %KW_ERROR_INVALID_ARGUMENT for what no token of the family wrapped or was damaged on the
+ *   others, and never over a key or another object that has that id: %KW_ERROR_KEY_EXISTS, with nothing changed. @reference is
+ *   the number it shall have here, 0 for whichever is free. %KW_ERROR_INVALID_ARGUMENT for what no token of the family wrapped or was damaged on the
  *   way, %KW_ERROR_NOT_SUPPORTED when this token has no transport key or another one than it was wrapped with. The caller
  *   compares fingerprints before the copy is used
+ * @list_references: tells which numbers are taken, by keys or by what is left of one, and which is the last there is; only
+ *   of tokens that order keys by a number
+ * @can_clone: whether @export_key and @import_key are of any use on this token; any thread. Without this slot they are when
+ *   there are both
  * @close: gives sessions back; afterwards every slot answers %KW_ERROR_TOKEN_GONE. Does not wait for calls in flight
  *
  * The seam between core and a back end: one plugged token. All slots but @get_info and @get_concurrency block, are called
@@ -150,10 +155,17 @@ struct _KwTokenInterface
                         GError **error);
   gboolean (*random) (KwToken *self, guint8 *data, gsize size, GError **error);
   KwKey *(*generate_rsa) (KwToken *self, guint bits, GBytes *id, const char *label, GError **error);
-  KwKey *(*generate_aes) (KwToken *self, guint bits, GBytes *id, const char *label, GError **error);
+  KwKey *(*generate_aes) (KwToken *self,
+                          guint bits,
+                          GBytes *id,
+                          const char *label,
+                          guint reference,
+                          GError **error);
   gboolean (*delete_key) (KwToken *self, KwKeyKind kind, GBytes *id, GError **error);
   GBytes *(*export_key) (KwToken *self, KwKeyKind kind, GBytes *id, GError **error);
-  KwKey *(*import_key) (KwToken *self, GBytes *wrapped_key, GError **error);
+  KwKey *(*import_key) (KwToken *self, GBytes *wrapped_key, guint reference, GError **error);
+  GArray *(*list_references) (KwToken *self, guint *out_last, GError **error);
+  gboolean (*can_clone) (KwToken *self);
   void (*close) (KwToken *self);
 };
 
@@ -193,11 +205,24 @@ kw_token_generate_rsa (KwToken *self, guint bits, GBytes *id, const char *label,
 KwKey *
 kw_token_generate_aes (KwToken *self, guint bits, GBytes *id, const char *label, GError **error);
 
+KwKey *kw_token_generate_aes_at (KwToken *self,
+                                 guint bits,
+                                 GBytes *id,
+                                 const char *label,
+                                 guint reference,
+                                 GError **error);
+
 gboolean kw_token_delete_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error);
 
 GBytes *kw_token_export_key (KwToken *self, KwKeyKind kind, GBytes *id, GError **error);
 
 KwKey *kw_token_import_key (KwToken *self, GBytes *wrapped_key, GError **error);
+
+KwKey *kw_token_import_key_at (KwToken *self, GBytes *wrapped_key, guint reference, GError **error);
+
+GArray *kw_token_list_references (KwToken *self, guint *out_last, GError **error);
+
+gboolean kw_token_can_clone (KwToken *self);
 
 void kw_token_close (KwToken *self);
 

@@ -154,6 +154,21 @@ kw_bus_call_return (KwBusCall *self, GVariant *values)
 }
 
 /**
+ * kw_bus_call_return_with_fds:
+ * @self: (transfer full): a call
+ * @values: (transfer floating): its answer
+ * @fds: descriptors that go with it
+ *
+ * Answers. Any thread.
+ */
+void
+kw_bus_call_return_with_fds (KwBusCall *self, GVariant *values, GUnixFDList *fds)
+{
+  g_dbus_method_invocation_return_value_with_unix_fd_list (self->invocation, values, fds);
+  call_free (self);
+}
+
+/**
  * kw_bus_call_fail:
  * @self: (transfer full): a call
  * @error: why it failed

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gio/gio.h>
+#include <gio/gunixfdlist.h>
 
 #include "kw-bus-peer.h"
 #include "kw-job.h"
@@ -65,6 +66,8 @@ KwBusPeer *kw_bus_call_get_peer (KwBusCall *self);
 void kw_bus_call_submit (KwBusCall *self, KwJob *job, KwBusAnswerFunc answer);
 
 void kw_bus_call_return (KwBusCall *self, GVariant *values);
+
+void kw_bus_call_return_with_fds (KwBusCall *self, GVariant *values, GUnixFDList *fds);
 
 void kw_bus_call_fail (KwBusCall *self, const GError *error);
 

@@ -13,7 +13,10 @@
 #include "kw-log.h"
 #include "kw-uuid.h"
 
+#include <gio/gunixfdlist.h>
+#include <glib-unix.h>
 #include <string.h>
+#include <unistd.h>
 
 struct _KwBusManager
 {
@@ -356,6 +359,44 @@ test_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
     kw_bus_call_return (call, g_variant_new ("(o)", kw_bus_objects_add_test (self->objects, test)));
 }
 
+/* A pipe holds more than a link, so writing does not wait. */
+static int
+open_with_text (KwSecret *text, GError **error)
+{
+  int fds[2];
+
+  if (!g_unix_open_pipe (fds, FD_CLOEXEC, error))
+    return -1;
+  if (write (fds[1], kw_secret_get_data (text), kw_secret_get_size (text))
+          != (gssize) kw_secret_get_size (text)
+      || write (fds[1], "\n", 1) != 1)
+    g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "The link cannot be handed over");
+  close (fds[1]);
+  if (*error == NULL)
+    return fds[0];
+  close (fds[0]);
+  return -1;
+}
+
+static void
+web_login_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+{
+  KwBusManager *self = user_data;
+  GError *error = NULL;
+  g_autoptr (KwSecret) link = kw_service_make_web_login (self->service, caller, &error);
+  int fd = link != NULL ? open_with_text (link, &error) : -1;
+  g_autoptr (GUnixFDList) list = NULL;
+
+  if (fd < 0)
+    {
+      kw_bus_call_take_error (call, error);
+      return;
+    }
+  /* Takes the descriptor. */
+  list = g_unix_fd_list_new_from_array (&fd, 1);
+  kw_bus_call_return_with_fds (call, g_variant_new ("(h)", 0), list);
+}
+
 static void
 on_unlocked (GObject *source, GAsyncResult *result, gpointer user_data)
 {
@@ -456,6 +497,7 @@ static const struct
   { "handle-reload", KW_VERB_RELOAD, reload_for },
   { "handle-encrypt-file", KW_VERB_ENCRYPT, encrypt_file_for },
   { "handle-decrypt-file", KW_VERB_DECRYPT, decrypt_file_for },
+  { "handle-web-login", KW_VERB_WEB_LOGIN, web_login_for },
 };
 
 typedef struct

@@ -72,6 +72,7 @@ struct _Messages
   Kind kind;
   gboolean is_batch;
   gboolean is_raw;
+  gboolean too_large; /* the only message is */
   guint n_messages;
   gint n_running; /* atomic; one more while they are being begun */
   Message *list;
@@ -204,6 +205,16 @@ answer_raw (Messages *self, const KwJob *job)
 }
 
 static void
+respond_refusal (Messages *self, const GError *error)
+{
+  if (self->too_large)
+    kw_api_respond_problem (self->request, KW_STATUS_TOO_LARGE,
+                            kw_error_to_string (KW_ERROR_INVALID_ARGUMENT), error->message);
+  else
+    kw_api_respond_error (self->request, error);
+}
+
+static void
 answer (Messages *self)
 {
   const KwJob *job = self->list[0].job;
@@ -211,7 +222,7 @@ answer (Messages *self)
   if (self->is_batch)
     answer_batch (self);
   else if (error_of (&self->list[0]) != NULL)
-    kw_api_respond_error (self->request, error_of (&self->list[0]));
+    respond_refusal (self, error_of (&self->list[0]));
   else if (self->is_raw)
     answer_raw (self, job);
   else
@@ -275,6 +286,16 @@ decode_associated (const KwJsonValue *value, GBytes **out_data, GError **error)
   return decoded != NULL;
 }
 
+/* More than may be encrypted is said by the status too. */
+static void
+set_too_large (Messages *self, GError **error)
+{
+  self->too_large = TRUE;
+  g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+               "The plaintext has more bytes than max_plaintext allows, which is %" G_GSIZE_FORMAT,
+               kw_config_get_hsm (self->api->config)->max_plaintext);
+}
+
 static KwJob *
 new_job (Messages *self, KwSecret *input, GBytes *associated, const char *key)
 {
@@ -305,8 +326,22 @@ read_input (Messages *self, const KwJsonValue *value, GError **error)
   gsize max = kw_config_get_hsm (self->api->config)->max_plaintext;
   gsize n_prefix = strlen (ENVELOPE_TEXT_PREFIX);
 
+  if (self->kind == ENCRYPT && value->size / 4 * 3 > max + KW_API_JSON_ROOM)
+    {
+      set_too_large (self, error);
+      return NULL;
+    }
   if (self->kind == ENCRYPT)
-    return kw_json_decode_base64 (value, encrypt_members[MEMBER_INPUT].name, max, error);
+    {
+      g_autoptr (KwSecret) plaintext
+          = kw_json_decode_base64 (value, encrypt_members[MEMBER_INPUT].name,
+                                   max + KW_API_JSON_ROOM, error);
+
+      if (plaintext == NULL || kw_secret_get_size (plaintext) <= max)
+        return g_steal_pointer (&plaintext);
+      set_too_large (self, error);
+      return NULL;
+    }
   if (value->size > n_prefix + 2 && strncmp (value->text + 1, ENVELOPE_TEXT_PREFIX, n_prefix) == 0)
     return kw_json_dup_secret (value, open_members[MEMBER_INPUT].name, error);
   return kw_json_decode_base64 (value, open_members[MEMBER_INPUT].name, max + KW_API_JSON_ROOM,
@@ -455,6 +490,12 @@ begin_raw (Messages *self, KwSecret *body, GError **error)
                            "Random numbers are asked for in JSON: {\"size\": 32}");
       return FALSE;
     }
+  if (self->kind == ENCRYPT && body != NULL
+      && kw_secret_get_size (body) > kw_config_get_hsm (self->api->config)->max_plaintext)
+    {
+      set_too_large (self, error);
+      return FALSE;
+    }
   if (!read_header (self, &associated, error))
     return FALSE;
   if (body == NULL)
@@ -488,7 +529,7 @@ begin (Messages *self)
       end_one (self);
       return;
     }
-  kw_api_respond_error (self->request, error);
+  respond_refusal (self, error);
   messages_free (self);
 }
 

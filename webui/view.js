@@ -155,7 +155,7 @@ function deviceCard(device, samples) {
   return element('article', { class: `card ${tone}`, 'data-serial': device.serial, 'data-state': device.state, 'aria-label': t('Device {serial}', { serial: device.serial }) },
     element('div', { class: 'card-head' }, element('span', { class: 'picture' }, stick(tone)),
       element('div', {}, element('h3', { class: 'mono' }, device.serial), chip(DEVICE_STATES, device.state))),
-    device.text ? element('p', {}, sentence(device.text)) : null,
+    device.text && device.state !== 'ready' ? element('p', {}, sentence(device.text)) : null,
     element('dl', { class: 'facts' }, ...facts([
       [t('Label'), device.label], [t('Firmware'), device.firmware], [t('Reader'), device.reader], [t('Options'), device.options && sentence(device.options), true],
       [t('PIN tries left'), device.pin_tries_left < 0 ? null : String(device.pin_tries_left)],
@@ -255,7 +255,7 @@ export function drawNews(news) {
   byId('no-news').hidden = news.length > 0;
   byId('news').replaceChildren(...[...news].reverse().map((item) => element('li', {},
     element('time', { datetime: item.time, class: 'quiet' }, time(item.time)), element('span', { class: 'mono' }, item.serial), chip(DEVICE_STATES, item.state),
-    item.text ? element('span', { class: 'quiet' }, sentence(item.text)) : null)));
+    item.text && item.state !== 'ready' ? element('span', { class: 'quiet' }, sentence(item.text)) : null)));
 }
 
 function duration(microseconds) {

@@ -750,6 +750,7 @@ kw_pkcs11_token_generate_aes (KwToken *token,
                               guint bits,
                               GBytes *id,
                               const char *label,
+                              guint reference G_GNUC_UNUSED,
                               GError **error)
 {
   return generate (KW_PKCS11_TOKEN (token), KW_KEY_KIND_AES, bits, id, label, error);

@@ -50,6 +50,52 @@ static const guint8 profile[] = { 0x00 };
 static const guint8 aes_algorithms[] = { 0x10, 0x11, 0x18, 0x92, 0x93 };
 
 /**
+ * kw_sc_list_kids:
+ * @link: a connection
+ * @error: where to store the error
+ *
+ * Looks which numbers are taken by a key or by what somebody left of one.
+ *
+ * Returns: (transfer full) (element-type guint): the numbers, each once; %NULL with an error of the card
+ */
+GArray *
+kw_sc_list_kids (KwScLink *link, GError **error)
+{
+  g_autoptr (GArray) ids = kw_sc_card_enumerate (link, error);
+  gboolean taken[G_MAXUINT8 + 1] = { FALSE };
+  GArray *kids = NULL;
+
+  if (ids == NULL)
+    return NULL;
+  for (guint i = 0; i < ids->len; i++)
+    {
+      guint16 id = g_array_index (ids, guint16, i);
+
+      if (id >> 8 == KW_SC_FILE_KEY || id >> 8 == KW_SC_FILE_DESCRIPTION
+          || id >> 8 == KW_SC_FILE_CERTIFICATE)
+        taken[id & 0xFF] = TRUE;
+    }
+  kids = g_array_new (FALSE, FALSE, sizeof (guint));
+  for (guint kid = 1; kid <= KW_SC_MAX_KID; kid++)
+    {
+      if (taken[kid])
+        g_array_append_val (kids, kid);
+    }
+  return kids;
+}
+
+static gboolean
+is_taken (const GArray *kids, guint kid)
+{
+  for (guint i = 0; i < kids->len; i++)
+    {
+      if (g_array_index (kids, guint, i) == kid)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+/**
  * kw_sc_find_free_kid:
  * @link: a connection, in a transaction
  * @error: where to store the error
@@ -62,36 +108,48 @@ static const guint8 aes_algorithms[] = { 0x10, 0x11, 0x18, 0x92, 0x93 };
 guint8
 kw_sc_find_free_kid (KwScLink *link, GError **error)
 {
-  g_autoptr (GArray) ids = kw_sc_card_enumerate (link, error);
-  gboolean taken[G_MAXUINT8 + 1] = { FALSE };
-  guint last_free = 0;
+  g_autoptr (GArray) kids = kw_sc_list_kids (link, error);
+  guint last = 0;
 
-  if (ids == NULL)
+  if (kids == NULL)
     return 0;
-  for (guint i = 0; i < ids->len; i++)
+  if (kids->len > 0)
+    last = g_array_index (kids, guint, kids->len - 1);
+  if (last < KW_SC_MAX_KID)
+    return (guint8) (last + 1);
+  for (guint kid = 1; kid < KW_SC_MAX_KID; kid++)
     {
-      guint16 id = g_array_index (ids, guint16, i);
-
-      if (id >> 8 == KW_SC_FILE_KEY || id >> 8 == KW_SC_FILE_DESCRIPTION
-          || id >> 8 == KW_SC_FILE_CERTIFICATE)
-        taken[id & 0xFF] = TRUE;
+      if (!is_taken (kids, kid))
+        return (guint8) kid;
     }
-  for (guint kid = KW_SC_MAX_KID; kid > 0; kid--)
-    {
-      if (taken[kid])
-        break;
-      last_free = kid;
-    }
-  for (guint kid = 1; last_free == 0 && kid <= KW_SC_MAX_KID; kid++)
-    {
-      if (!taken[kid])
-        last_free = kid;
-    }
-  if (last_free != 0)
-    return (guint8) last_free;
   g_set_error (error, KW_ERROR, KW_ERROR_TOKEN_FULL,
                "The card holds %d keys, which is as many as it can number", KW_SC_MAX_KID);
   return 0;
+}
+
+/**
+ * kw_sc_check_kid_is_free:
+ * @link: a connection, in a transaction
+ * @kid: a number
+ * @error: where to store the error
+ *
+ * Looks whether a number that was found free on all cards still is on this one.
+ *
+ * Returns: %FALSE with %KW_ERROR_KEY_EXISTS or an error of the card
+ */
+gboolean
+kw_sc_check_kid_is_free (KwScLink *link, guint kid, GError **error)
+{
+  g_autoptr (GArray) kids = kw_sc_list_kids (link, error);
+
+  if (kids == NULL)
+    return FALSE;
+  if (kid > 0 && kid <= KW_SC_MAX_KID && !is_taken (kids, kid))
+    return TRUE;
+  g_set_error (error, KW_ERROR, KW_ERROR_KEY_EXISTS,
+               "Number %u, which the key was to have on all cards, was taken meanwhile; try again",
+               kid);
+  return FALSE;
 }
 
 static gboolean

@@ -17,7 +17,11 @@ typedef struct
   const char *serial; /* borrowed: of the card */
 } KwScNewKey;
 
+GArray *kw_sc_list_kids (KwScLink *link, GError **error);
+
 guint8 kw_sc_find_free_kid (KwScLink *link, GError **error);
+
+gboolean kw_sc_check_kid_is_free (KwScLink *link, guint kid, GError **error);
 
 gboolean kw_sc_generate_key (KwScLink *link, const KwScNewKey *wanted, guint8 kid, GError **error);
 

@@ -861,9 +861,19 @@ take_new_key (KwScToken *self, guint8 kid, GError **error)
   return kw_key_ref (key->key);
 }
 
+/* The number that was asked for, or one that is free; 0 with an error. */
+static guint8
+choose_kid (KwScToken *self, guint reference, GError **error)
+{
+  if (reference == 0)
+    return kw_sc_find_free_kid (self->link, error);
+  return kw_sc_check_kid_is_free (self->link, reference, error) ? (guint8) reference : 0;
+}
+
 typedef struct
 {
   KwScNewKey wanted;
+  guint reference;
   KwKey *key;
 } GenerateCall;
 
@@ -875,7 +885,7 @@ call_generate (KwScToken *self, gpointer data, GError **error)
 
   if (!check_id_is_free (self, call->wanted.id, error))
     return FALSE;
-  kid = kw_sc_find_free_kid (self->link, error);
+  kid = choose_kid (self, call->reference, error);
   if (kid == 0 || !kw_sc_generate_key (self->link, &call->wanted, kid, error))
     return FALSE;
   call->key = take_new_key (self, kid, error);
@@ -883,24 +893,33 @@ call_generate (KwScToken *self, gpointer data, GError **error)
 }
 
 static KwKey *
-generate (KwToken *token, KwKeyKind kind, guint bits, GBytes *id, const char *label, GError **error)
+generate (KwToken *token, const KwScNewKey *wanted, guint reference, GError **error)
 {
   KwScToken *self = KW_SC_TOKEN (token);
-  GenerateCall call = { .wanted = { kind, bits, id, label, self->info->serial } };
+  GenerateCall call = { .wanted = *wanted, .reference = reference };
 
+  call.wanted.serial = self->info->serial;
   return run_call (self, TRUE, call_generate, &call, error) ? call.key : NULL;
 }
 
 static KwKey *
 kw_sc_token_generate_rsa (KwToken *token, guint bits, GBytes *id, const char *label, GError **error)
 {
-  return generate (token, KW_KEY_KIND_RSA, bits, id, label, error);
+  const KwScNewKey wanted = { KW_KEY_KIND_RSA, bits, id, label, NULL };
+
+  return generate (token, &wanted, 0, error);
 }
 
 static KwKey *
-kw_sc_token_generate_aes (KwToken *token, guint bits, GBytes *id, const char *label, GError **error)
+kw_sc_token_generate_aes (KwToken *token,
+                          guint bits,
+                          GBytes *id,
+                          const char *label,
+                          guint reference,
+                          GError **error)
 {
   const KwScKeyTraits traits = get_traits (KW_SC_TOKEN (token));
+  const KwScNewKey wanted = { KW_KEY_KIND_AES, bits, id, label, NULL };
 
   if (traits.aes_is_weak)
     {
@@ -911,7 +930,7 @@ kw_sc_token_generate_aes (KwToken *token, guint bits, GBytes *id, const char *la
           traits.firmware);
       return NULL;
     }
-  return generate (token, KW_KEY_KIND_AES, bits, id, label, error);
+  return generate (token, &wanted, reference, error);
 }
 
 typedef struct
@@ -971,6 +990,7 @@ typedef struct
 {
   KwScSpan file;
   GBytes *id; /* borrowed */
+  guint reference;
   KwKey *key;
 } ImportCall;
 
@@ -982,7 +1002,7 @@ call_import (KwScToken *self, gpointer data, GError **error)
 
   if (!check_id_is_free (self, call->id, error))
     return FALSE;
-  kid = kw_sc_find_free_kid (self->link, error);
+  kid = choose_kid (self, call->reference, error);
   if (kid == 0 || !kw_sc_import_key (self->link, call->file, kid, error))
     return FALSE;
   call->key = take_new_key (self, kid, error);
@@ -990,9 +1010,9 @@ call_import (KwScToken *self, gpointer data, GError **error)
 }
 
 static KwKey *
-kw_sc_token_import_key (KwToken *token, GBytes *wrapped_key, GError **error)
+kw_sc_token_import_key (KwToken *token, GBytes *wrapped_key, guint reference, GError **error)
 {
-  ImportCall call = { { 0 }, NULL, NULL };
+  ImportCall call = { .reference = reference };
   g_autoptr (KwScWrapped) wrapped = NULL;
 
   call.file.data = g_bytes_get_data (wrapped_key, &call.file.size);
@@ -1001,6 +1021,32 @@ kw_sc_token_import_key (KwToken *token, GBytes *wrapped_key, GError **error)
     return NULL;
   call.id = wrapped->parsed_description->id;
   return run_call (KW_SC_TOKEN (token), TRUE, call_import, &call, error) ? call.key : NULL;
+}
+
+static gboolean
+call_list_references (KwScToken *self, gpointer data, GError **error)
+{
+  GArray **kids = data;
+
+  *kids = kw_sc_list_kids (self->link, error);
+  return *kids != NULL;
+}
+
+static GArray *
+kw_sc_token_list_references (KwToken *token, guint *out_last, GError **error)
+{
+  GArray *kids = NULL;
+
+  if (!run_call (KW_SC_TOKEN (token), FALSE, call_list_references, &kids, error))
+    return NULL;
+  *out_last = KW_SC_MAX_KID;
+  return kids;
+}
+
+static gboolean
+kw_sc_token_can_clone (KwToken *token)
+{
+  return KW_SC_TOKEN (token)->info->dkek_check_value != NULL;
 }
 
 /* --- the object --- */
@@ -1090,6 +1136,8 @@ kw_sc_token_iface_init (KwTokenInterface *iface)
   iface->delete_key = kw_sc_token_delete_key;
   iface->export_key = kw_sc_token_export_key;
   iface->import_key = kw_sc_token_import_key;
+  iface->list_references = kw_sc_token_list_references;
+  iface->can_clone = kw_sc_token_can_clone;
   iface->close = kw_sc_token_close;
 }
 

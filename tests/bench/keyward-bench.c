@@ -253,8 +253,9 @@ one_connection (const KwBenchSetup *setup, gboolean close_at_peer)
   g_autoptr (KwTestResponse) response = NULL;
 
   kw_test_send (fd,
-                close_at_peer ? "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-                              : "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                close_at_peer
+                    ? "GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                    : "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 -1);
   response = kw_test_receive_response (fd);
   g_assert_cmpuint (response->status, ==, 404);
@@ -307,7 +308,7 @@ main (int argc, char **argv)
     { "rounds", 'r', 0, G_OPTION_ARG_INT, &rounds, "Interleaved runs, an odd number (5)", "N" },
     { "seconds", 's', 0, G_OPTION_ARG_DOUBLE, &seconds, "Length of one run (1.0)", "S" },
     { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &parts, NULL,
-      "[decrypt] [start] [memory] [leaks] [cards] [pool]" },
+      "[decrypt] [start] [memory] [leaks] [cards] [pool] [api] [bus]" },
     G_OPTION_ENTRY_NULL,
   };
   g_autoptr (GOptionContext) options
@@ -319,6 +320,19 @@ main (int argc, char **argv)
   KwBenchSetup setup = { 0 };
   struct rlimit limit;
 
+  if (argc == 3 && g_str_equal (argv[1], "--soup-server"))
+    {
+      guint64 port = 0;
+
+      return g_ascii_string_to_unsigned (argv[2], 10, 1, G_MAXUINT16, &port, NULL)
+                 ? kw_bench_soup_server ((guint16) port)
+                 : 2;
+    }
+  if (argc == 3 && g_str_equal (argv[1], "--empty-service"))
+    {
+      kw_bench_bus_serve (argv[2]);
+      return EXIT_SUCCESS;
+    }
   g_option_context_add_main_entries (options, entries, NULL);
   if (!g_option_context_parse (options, &argc, &argv, &error) || rounds < 1 || rounds > MAX_ROUNDS
       || seconds <= 0)
@@ -332,7 +346,12 @@ main (int argc, char **argv)
     return EXIT_FAILURE;
   if (WANTED ("pool") && !kw_bench_pool () && parts != NULL)
     return EXIT_FAILURE;
-  if (parts != NULL && g_strv_length (parts) == 1 && (WANTED ("cards") || WANTED ("pool")))
+  if (WANTED ("bus"))
+    kw_bench_bus ((guint) rounds, seconds);
+  if (WANTED ("api"))
+    kw_bench_api ((guint) rounds, seconds);
+  if (parts != NULL && g_strv_length (parts) == 1
+      && (WANTED ("cards") || WANTED ("pool") || WANTED ("api")))
     return EXIT_SUCCESS;
   getrlimit (RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;

@@ -7,6 +7,8 @@
 
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <openssl/rsa.h>
+#include <openssl/x509.h>
 #include <string.h>
 
 /*
@@ -30,7 +32,11 @@ struct _KwFakeToken
   GPtrArray *keys;    /* owned; of KwKey */
   GHashTable *values; /* owned; KwKey → the byte an AES key is made of */
   guint8 next_value;
-  char transport_key; /* what keys are wrapped with; NUL = none. '?' spoils them */
+  guint last_reference; /* keys are ordered by a number; 0 = they have none */
+  gboolean cannot_clone;
+  EVP_PKEY *signing_key; /* owned, nullable */
+  GBytes *signing_id;    /* owned, nullable */
+  char transport_key;    /* what keys are wrapped with; NUL = none. '?' spoils them */
   guint n_calls[KW_N_FAKE_CALLS];
   guint n_inside[KW_N_FAKE_CALLS];
   gboolean hold[KW_N_FAKE_CALLS];
@@ -228,10 +234,24 @@ kw_fake_token_random (KwToken *token, guint8 *data, gsize size, GError **error)
 }
 
 static KwKey *
+new_aes_key (KwFakeToken *self, guint bits, GBytes *id, const char *label, guint reference)
+{
+  const guint both = KW_KEY_USAGE_ENCRYPT | KW_KEY_USAGE_DECRYPT;
+
+  return kw_key_new_full (&(KwKeyFields){ .kind = KW_KEY_KIND_AES,
+                                          .bits = bits,
+                                          .id = id,
+                                          .label = label,
+                                          .usage = (KwKeyUsage) both,
+                                          .reference = self->last_reference > 0 ? reference : 0 });
+}
+
+static KwKey *
 kw_fake_token_generate_aes (KwToken *token,
                             guint bits,
                             GBytes *id,
                             const char *label,
+                            guint reference,
                             GError **error)
 {
   KwFakeToken *self = KW_FAKE_TOKEN (token);
@@ -240,7 +260,7 @@ kw_fake_token_generate_aes (KwToken *token,
 
   if (!enter (self, KW_FAKE_GENERATE_AES, error) || !check_logged_in (self, error))
     return NULL;
-  key = kw_key_new (KW_KEY_KIND_AES, bits, id, label, NULL);
+  key = new_aes_key (self, bits, id, label, reference);
   g_ptr_array_add (self->keys, kw_key_ref (key));
   g_hash_table_insert (self->values, key, GINT_TO_POINTER (++self->next_value));
   return key;
@@ -272,7 +292,7 @@ kw_fake_token_delete_key (KwToken *token, KwKeyKind kind G_GNUC_UNUSED, GBytes *
   g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
   KwKey *key = NULL;
 
-  if (!enter (self, KW_FAKE_DELETE_KEY, error))
+  if (!enter (self, KW_FAKE_DELETE_KEY, error) || !check_logged_in (self, error))
     return FALSE;
   key = find (self, id);
   if (key != NULL)
@@ -280,7 +300,7 @@ kw_fake_token_delete_key (KwToken *token, KwKeyKind kind G_GNUC_UNUSED, GBytes *
   return key != NULL;
 }
 
-/* Transport key, kind, value, id, NUL, label or public half. */
+/* Transport key, kind, value, length of the id, id, label. */
 static GBytes *
 kw_fake_token_export_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **error)
 {
@@ -288,7 +308,8 @@ kw_fake_token_export_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **e
   g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
   KwKey *key = NULL;
   GByteArray *wrapped = NULL;
-  guint8 head[3] = { (guint8) self->transport_key, (guint8) kind, 0 };
+  guint8 head[4]
+      = { (guint8) self->transport_key, (guint8) kind, 0, (guint8) g_bytes_get_size (id) };
 
   if (!enter (self, KW_FAKE_EXPORT_KEY, error))
     return NULL;
@@ -302,17 +323,20 @@ kw_fake_token_export_key (KwToken *token, KwKeyKind kind, GBytes *id, GError **e
   head[2] = (guint8) GPOINTER_TO_INT (g_hash_table_lookup (self->values, key));
   g_byte_array_append (wrapped, head, sizeof head);
   g_byte_array_append (wrapped, g_bytes_get_data (id, NULL), (guint) g_bytes_get_size (id));
+  g_byte_array_append (wrapped, (const guint8 *) kw_key_get_label (key),
+                       (guint) strlen (kw_key_get_label (key)));
   return g_byte_array_free_to_bytes (wrapped);
 }
 
 static KwKey *
-kw_fake_token_import_key (KwToken *token, GBytes *wrapped_key, GError **error)
+kw_fake_token_import_key (KwToken *token, GBytes *wrapped_key, guint reference, GError **error)
 {
   KwFakeToken *self = KW_FAKE_TOKEN (token);
   g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
   gsize size = 0;
   const guint8 *data = g_bytes_get_data (wrapped_key, &size);
-  g_autoptr (GBytes) id = g_bytes_new (data + 3, size - 3);
+  g_autoptr (GBytes) id = g_bytes_new (data + 4, data[3]);
+  g_autofree char *label = g_strndup ((const char *) data + 4 + data[3], size - 4 - data[3]);
   g_autoptr (GBytes) der = g_bytes_new_static ("new", 3);
   guint8 value = data[2];
   KwKey *key = NULL;
@@ -326,10 +350,66 @@ kw_fake_token_import_key (KwToken *token, GBytes *wrapped_key, GError **error)
     }
   if (self->transport_key == '?')
     value ^= 0x80;
-  key = kw_key_new ((KwKeyKind) data[1], 256, id, "copy", data[1] == KW_KEY_KIND_RSA ? der : NULL);
+  key = data[1] == KW_KEY_KIND_AES ? new_aes_key (self, 256, id, label, reference)
+                                   : kw_key_new ((KwKeyKind) data[1], 256, id, label, der);
   g_ptr_array_add (self->keys, kw_key_ref (key));
   g_hash_table_insert (self->values, key, GINT_TO_POINTER (value));
   return key;
+}
+
+static GArray *
+kw_fake_token_list_references (KwToken *token, guint *out_last, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  GArray *references = NULL;
+
+  if (self->last_reference == 0)
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_NOT_SUPPORTED, "no numbers");
+      return NULL;
+    }
+  references = g_array_new (FALSE, FALSE, sizeof (guint));
+  for (guint i = 0; i < self->keys->len; i++)
+    {
+      guint reference = kw_key_get_reference (g_ptr_array_index (self->keys, i));
+
+      g_array_append_val (references, reference);
+    }
+  *out_last = self->last_reference;
+  return references;
+}
+
+static gboolean
+kw_fake_token_can_clone (KwToken *token)
+{
+  return !KW_FAKE_TOKEN (token)->cannot_clone;
+}
+
+static GBytes *
+kw_fake_token_sign (KwToken *token, GBytes *id, GBytes *digest, GError **error)
+{
+  KwFakeToken *self = KW_FAKE_TOKEN (token);
+  g_autoptr (GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new (&self->lock);
+  EVP_PKEY_CTX *context = NULL;
+  guint8 signature[512];
+  gsize size = sizeof signature;
+
+  if (!enter (self, KW_FAKE_SIGN, error) || !check_logged_in (self, error))
+    return NULL;
+  if (self->signing_id == NULL || !g_bytes_equal (id, self->signing_id))
+    {
+      g_set_error (error, KW_ERROR, KW_ERROR_NOT_SUPPORTED, "it cannot sign");
+      return NULL;
+    }
+  context = EVP_PKEY_CTX_new (self->signing_key, NULL);
+  g_assert_cmpint (EVP_PKEY_sign_init (context), ==, 1);
+  g_assert_cmpint (EVP_PKEY_CTX_set_signature_md (context, EVP_sha256 ()), ==, 1);
+  g_assert_cmpint (EVP_PKEY_sign (context, signature, &size, g_bytes_get_data (digest, NULL),
+                                  g_bytes_get_size (digest)),
+                   ==, 1);
+  EVP_PKEY_CTX_free (context);
+  return g_bytes_new (signature, size);
 }
 
 static void
@@ -349,6 +429,8 @@ kw_fake_token_finalize (GObject *object)
 
   kw_token_info_free (self->info);
   g_free (self->pin);
+  EVP_PKEY_free (self->signing_key);
+  g_clear_pointer (&self->signing_id, g_bytes_unref);
   g_ptr_array_unref (self->keys);
   g_hash_table_unref (self->values);
   g_mutex_clear (&self->lock);
@@ -390,6 +472,9 @@ kw_fake_token_iface_init (KwTokenInterface *iface)
   iface->delete_key = kw_fake_token_delete_key;
   iface->export_key = kw_fake_token_export_key;
   iface->import_key = kw_fake_token_import_key;
+  iface->list_references = kw_fake_token_list_references;
+  iface->can_clone = kw_fake_token_can_clone;
+  iface->sign = kw_fake_token_sign;
   iface->close = kw_fake_token_close;
 }
 
@@ -496,6 +581,68 @@ kw_fake_token_set_transport_key (KwFakeToken *self, char transport_key)
 {
   g_mutex_lock (&self->lock);
   self->transport_key = transport_key;
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_set_numbered:
+ * @self: a token
+ * @last: the last number there is
+ *
+ * From now on its keys are ordered by numbers, as on a card.
+ */
+void
+kw_fake_token_set_numbered (KwFakeToken *self, guint last)
+{
+  g_mutex_lock (&self->lock);
+  self->last_reference = last;
+  g_mutex_unlock (&self->lock);
+}
+
+/**
+ * kw_fake_token_set_can_clone:
+ * @self: a token that no device has yet
+ * @can_clone: whether it says that keys can be cloned
+ * @check_value: (nullable): what it says of its transport key
+ *
+ * Changes what it says of cloning, whatever it does then.
+ */
+void
+kw_fake_token_set_can_clone (KwFakeToken *self, gboolean can_clone, const char *check_value)
+{
+  self->cannot_clone = !can_clone;
+  g_free (self->info->dkek_check_value);
+  self->info->dkek_check_value = g_strdup (check_value);
+}
+
+/**
+ * kw_fake_token_make_signing_key:
+ * @self: a token
+ * @id: CKA_ID of the key as text
+ * @kind: RSA or EC
+ *
+ * Puts a key on the token that does nothing but sign. One at most.
+ */
+void
+kw_fake_token_make_signing_key (KwFakeToken *self, const char *id, KwKeyKind kind)
+{
+  g_autoptr (GBytes) id_bytes = g_bytes_new (id, strlen (id));
+  g_autoptr (GBytes) der = NULL;
+  guint8 *data = NULL;
+  int size = 0;
+
+  self->signing_key = kind == KW_KEY_KIND_RSA ? EVP_RSA_gen (2048) : EVP_EC_gen ("P-256");
+  size = i2d_PUBKEY (self->signing_key, &data);
+  der = g_bytes_new (data, (gsize) size);
+  OPENSSL_free (data);
+  self->signing_id = g_bytes_ref (id_bytes);
+  g_mutex_lock (&self->lock);
+  g_ptr_array_add (self->keys, kw_key_new_full (&(KwKeyFields){ .kind = kind,
+                                                                .bits = 256,
+                                                                .id = id_bytes,
+                                                                .label = id,
+                                                                .public_key_der = der,
+                                                                .usage = KW_KEY_USAGE_SIGN }));
   g_mutex_unlock (&self->lock);
 }
 

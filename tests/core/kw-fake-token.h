@@ -24,6 +24,7 @@ typedef enum
   KW_FAKE_DELETE_KEY,
   KW_FAKE_EXPORT_KEY,
   KW_FAKE_IMPORT_KEY,
+  KW_FAKE_SIGN,
   KW_FAKE_CLOSE,
 } KwFakeCall;
 
@@ -44,6 +45,12 @@ void kw_fake_token_add_aes_key (KwFakeToken *self,
                                 guint8 value);
 
 void kw_fake_token_set_transport_key (KwFakeToken *self, char transport_key);
+
+void kw_fake_token_set_numbered (KwFakeToken *self, guint last);
+
+void kw_fake_token_set_can_clone (KwFakeToken *self, gboolean can_clone, const char *check_value);
+
+void kw_fake_token_make_signing_key (KwFakeToken *self, const char *id, KwKeyKind kind);
 
 guint kw_fake_token_get_n_keys (KwFakeToken *self);
 

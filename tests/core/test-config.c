@@ -765,6 +765,126 @@ test_bad_access (void)
               ":4: unknown key \"verb\" in table [access]; did you mean \"verbs\"?");
 }
 
+#define CLIENT "[hsm]\nhsm_keyid = 0\n[[api.client]]\n"
+#define GOOD_CLIENT CLIENT "name = \"a\"\nsecret = \"0123456789abcdef\"\nverbs = [\"use-keys\"]\n"
+
+static void
+test_api_clients (void)
+{
+  g_autoptr (KwConfig) config
+      = parse_good ("[jwt]\nsecret = \"" SECRET
+                    "\"\n[webui]\npublic_status = true\nhosts = [\"keys.example\"]\n" GOOD_CLIENT
+                    "keys = [\"0\"]\n"
+                    "[[api.client]]\nname = \"b\"\nsecret = \"fedcba9876543210\"\nverbs = []\n");
+  GPtrArray *clients = kw_config_get_api_clients (config);
+  const KwApiClientConfig *first = g_ptr_array_index (clients, 0);
+  const KwApiClientConfig *second = g_ptr_array_index (clients, 1);
+  g_autofree char *url = kw_config_dup_url (config);
+  g_autoptr (GError) error = NULL;
+
+  g_assert_cmpuint (clients->len, ==, 2);
+  g_assert_cmpstr (first->name, ==, "a");
+  g_assert_true (kw_grant_allows_class (first->grant, KW_VERB_CLASS_USE_KEYS));
+  g_assert_true (kw_grant_allows_key (first->grant, KW_VERB_CLASS_USE_KEYS, "0"));
+  g_assert_false (kw_grant_allows_key (first->grant, KW_VERB_CLASS_USE_KEYS, "1"));
+  g_assert_false (kw_grant_allows_class (second->grant, KW_VERB_CLASS_USE_KEYS));
+  g_assert_true (kw_config_get_webui (config)->public_status);
+  g_assert_cmpstr (kw_config_get_webui (config)->hosts[0], ==, "keys.example");
+  g_assert_cmpstr (url, ==, "http://localhost:8513/");
+  g_assert_true (kw_config_check_server (config, &error));
+  g_assert_no_error (error);
+}
+
+static void
+test_urls (void)
+{
+  static const struct
+  {
+    const char *text;
+    const char *url;
+  } cases[] = {
+    { "[server]\nhostname = \"::1\"\nport = 1\n", "http://[::1]:1/" },
+    { "[server]\nhostname = \"0.0.0.0\"\nport = 2\n", "http://localhost:2/" },
+    { "[server]\nhostname = \"::\"\nport = 3\n[webui]\nhosts = [\"k.example\"]\n",
+      "http://k.example:3/" },
+    { "[server]\nhostname = \"k.example\"\ntls_certificate = \"/c\"\ntls_key = \"/k\"\n",
+      "https://k.example:8513/" },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
+    {
+      g_autoptr (KwConfig) config = parse_good (cases[i].text);
+      g_autofree char *url = kw_config_dup_url (config);
+
+      g_assert_cmpstr (url, ==, cases[i].url);
+    }
+}
+
+static void
+test_bad_api_clients (void)
+{
+  g_autoptr (GString) many = g_string_new (CLIENT);
+
+  assert_bad (CLIENT "secret = \"0123456789abcdef\"\nverbs = []\n",
+              ":3: [[api.client]] needs name");
+  assert_bad (CLIENT "name = \"a\"\nverbs = []\n", ":3: [[api.client]] needs secret");
+  assert_bad (CLIENT "name = \"a\"\nsecret = \"0123456789abcdef\"\n",
+              ":3: [[api.client]] needs verbs");
+  assert_bad (CLIENT "name = 1\n",
+              ":4: [api.client] name must be a name in quotes, of 64 bytes at most");
+  assert_bad (CLIENT "secret = 1\n", ":4: [api.client] secret " BARE_NUMBER);
+  assert_bad (CLIENT "verbs = [\"fly\"]\n",
+              ":4: [api.client] verbs has an unknown verb \"fly\"; there are use-keys, test, "
+              "manage-devices, manage-keys and unlock");
+  assert_bad (CLIENT "keys = [\"0\"]\nvers = []\n",
+              ":5: unknown key \"vers\" in table [api.client]; did you mean \"verbs\"?");
+  assert_bad (GOOD_CLIENT "keys = [\"7\"]\n",
+              ":3: [[api.client]] keys has \"7\", which is neither in hsm_keyid nor a UUID");
+  assert_bad (GOOD_CLIENT
+              "[[api.client]]\nname = \"a\"\nsecret = \"fedcba9876543210\"\nverbs = []\n",
+              ":7: [[api.client]] name: there is another client \"a\"");
+  assert_bad ("[api.client]\nname = \"a\"\n",
+              ":1: [api.client] has to be written [[api.client]]: there may be several");
+  assert_bad ("[api.clients]\n", ":1: unknown table [api.clients]");
+  assert_bad ("[webui]\nhosts = \"a\"\n",
+              ":2: [webui] hosts must be a list of names, such as [\"keys.example.org\"]");
+  assert_bad ("[webui]\nhosts = [\"http://a\"]\n",
+              ":2: [webui] hosts must be a list of names without port or scheme, such as "
+              "[\"keys.example.org\"]");
+  assert_bad ("[webui]\npublic_status = 1\n", ":2: [webui] public_status must be true or false");
+  for (guint i = 0; i < KW_MAX_API_CLIENTS; i++)
+    g_string_append (many, "[[api.client]]\n");
+  assert_bad (many->str, ":35: more than 32 tables [[api.client]]");
+}
+
+/* What only the daemon looks at. */
+static void
+test_weak_client_secrets (void)
+{
+  static const struct
+  {
+    const char *secret;
+    const char *error;
+  } cases[] = {
+    { "short", "secret of \"a\" is too weak: it has 5 bytes, at least 16 are needed" },
+    { SECRET, "secret of \"a\" is another one's too; each needs its own" },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
+    {
+      g_autofree char *text
+          = g_strdup_printf ("[jwt]\nsecret = \"" SECRET
+                             "\"\n[[api.client]]\nname = \"a\"\nsecret = \"%s\"\nverbs = []\n",
+                             cases[i].secret);
+      g_autoptr (KwConfig) config = parse_good (text);
+      g_autoptr (GError) error = NULL;
+
+      g_assert_false (kw_config_check_server (config, &error));
+      g_assert_error (error, KW_ERROR, KW_ERROR_CONFIG);
+      g_assert_nonnull (strstr (error->message, cases[i].error));
+    }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -791,6 +911,10 @@ main (int argc, char **argv)
   g_test_add_func ("/config/line", test_line);
   g_test_add_func ("/config/access", test_access);
   g_test_add_func ("/config/bad-access", test_bad_access);
+  g_test_add_func ("/config/api-clients", test_api_clients);
+  g_test_add_func ("/config/bad-api-clients", test_bad_api_clients);
+  g_test_add_func ("/config/weak-client-secrets", test_weak_client_secrets);
+  g_test_add_func ("/config/urls", test_urls);
   g_test_add_func ("/config/cap-connections", test_cap_connections);
   g_test_add_func ("/config/weak-secrets", test_weak_secrets);
   g_test_add_func ("/config/modes", test_modes);

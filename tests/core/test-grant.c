@@ -35,6 +35,7 @@ test_every_verb_has_a_class (void)
     [KW_VERB_ACCEPT_KEY] = KW_VERB_CLASS_MANAGE_KEYS,
     [KW_VERB_UNLOCK] = KW_VERB_CLASS_UNLOCK,
     [KW_VERB_RELOAD] = KW_VERB_CLASS_MANAGE_DEVICES,
+    [KW_VERB_WEB_LOGIN] = KW_VERB_CLASS_MANAGE_DEVICES,
   };
 
   for (guint i = 0; i < KW_N_VERBS; i++)

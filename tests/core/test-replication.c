@@ -270,7 +270,8 @@ test_check_interval (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   start_with (fixture, 1);
   n_calls = kw_fake_token_get_n_calls (a, KW_FAKE_AES_CBC);
   kw_iterate_until (kw_fake_token_get_n_calls (a, KW_FAKE_AES_CBC) >= n_calls + 5);
-  g_assert_cmpuint (kw_fake_token_get_n_calls (a, KW_FAKE_LIST_KEYS), ==, 1);
+  /* What another program made is found as well: the list is looked at each time. */
+  g_assert_cmpuint (kw_fake_token_get_n_calls (a, KW_FAKE_LIST_KEYS), >=, 5);
 }
 
 /* What a device did is remembered when it is unplugged and comes back. */

@@ -50,6 +50,12 @@ set_up (Fixture *f, gconstpointer data)
 }
 
 static void
+set_up_plain (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  set_up (f, NULL);
+}
+
+static void
 tear_down (Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
   gpointer pool = f->pool;
@@ -270,13 +276,118 @@ test_cancel (Fixture *f, gconstpointer data G_GNUC_UNUSED)
   kw_iterate_until (key_is (f, KW_KEY_STATE_OK, 1));
   start (f);
   kw_self_test_cancel (f->test);
-  g_assert_cmpuint (f->n_done, ==, 1);
-  g_assert_false (kw_self_test_is_running (f->test));
   kw_self_test_cancel (f->test);
+  g_assert_true (kw_self_test_is_running (f->test));
+  kw_iterate_until (f->n_done > 0);
+  g_assert_false (kw_self_test_is_running (f->test));
   while (g_main_context_iteration (NULL, FALSE))
     ;
   g_assert_cmpuint (f->n_done, ==, 1);
   g_assert_cmpuint (f->n_results, <, kw_self_test_get_n_steps (f->test));
+}
+
+/* A step that is under way when the test is cancelled belongs to it: until that is back no other test may begin. */
+static void
+test_cancel_during_a_step (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) token = plug (f, "one", 7);
+  guint n_results = 0;
+
+  kw_iterate_until (key_is (f, KW_KEY_STATE_OK, 1));
+  kw_fake_token_hold (token, KW_FAKE_RANDOM, TRUE);
+  start (f);
+  kw_iterate_until (kw_fake_token_get_n_calls (token, KW_FAKE_RANDOM) > 0);
+  n_results = f->n_results;
+  kw_self_test_cancel (f->test);
+  while (g_main_context_iteration (NULL, FALSE))
+    ;
+  g_assert_true (kw_self_test_is_running (f->test));
+  g_assert_cmpuint (f->n_done, ==, 0);
+  kw_fake_token_hold (token, KW_FAKE_RANDOM, FALSE);
+  kw_iterate_until (f->n_done > 0);
+  g_assert_false (kw_self_test_is_running (f->test));
+  g_assert_cmpuint (f->n_results, ==, n_results);
+}
+
+/* What a thread of a device has done is taken by the main loop, though nobody runs that just then. */
+static void
+test_results_are_for_the_main_loop (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) token = plug (f, "one", 7);
+  g_autoptr (GPtrArray) devices = kw_pool_dup_devices (f->pool);
+  KwExecutor *executor = kw_device_get_executor (g_ptr_array_index (devices, 0));
+  gint64 end = 0;
+  guint n_results = 0;
+
+  kw_iterate_until (key_is (f, KW_KEY_STATE_OK, 1));
+  kw_fake_token_hold (token, KW_FAKE_RANDOM, TRUE);
+  start (f);
+  kw_iterate_until (kw_fake_token_get_n_calls (token, KW_FAKE_RANDOM) > 0);
+  n_results = f->n_results;
+  kw_fake_token_hold (token, KW_FAKE_RANDOM, FALSE);
+  while (kw_executor_get_outstanding (executor) > 0)
+    g_thread_yield ();
+  /* Its last words come after that. */
+  end = g_get_monotonic_time () + 20 * G_TIME_SPAN_MILLISECOND;
+  while (g_get_monotonic_time () < end)
+    g_thread_yield ();
+  g_assert_cmpuint (f->n_results, ==, n_results);
+  kw_iterate_until (f->n_done > 0);
+  assert_result (f, "random", "one", KW_TEST_PASSED, "");
+}
+
+/* Keys that sign are tried by signing; one that cannot says what to do. */
+static void
+test_signatures (Fixture *f, gconstpointer data)
+{
+  KwKeyKind kind = (KwKeyKind) GPOINTER_TO_INT (data);
+  const char *subject = kind == KW_KEY_KIND_EC ? "one, key signs" : "one, key 7369676e73";
+  g_autoptr (KwFakeToken) token = kw_fake_token_new ("one", PIN);
+
+  kw_fake_token_use_real_random (token);
+  kw_fake_token_make_signing_key (token, "signs", kind);
+  kw_fake_backend_plug (f->backend, token);
+  kw_iterate_until (all_ready (f, 1));
+  run (f);
+  assert_result (f, "signature", subject, KW_TEST_PASSED, "");
+  g_clear_object (&f->test);
+  f->n_results = f->n_done = 0;
+  kw_fake_token_fail (token, KW_FAKE_SIGN, KW_ERROR_FAILED, 1);
+  run (f);
+  assert_result (
+      f, "signature", subject, KW_TEST_FAILED,
+      "fake failure; unplug the device and plug it in again; if that does not help, delete the key there and "
+      "clone it anew");
+  g_clear_object (&f->test);
+  f->n_results = f->n_done = 0;
+  kw_fake_token_fail (token, KW_FAKE_SIGN, KW_ERROR_NOT_SUPPORTED, 1);
+  run (f);
+  g_assert_cmpint (find (f, "signature", subject)->outcome, ==, KW_TEST_SKIPPED);
+}
+
+/* Whatever fails, there is something to be done about it. */
+static void
+test_failures_have_advice (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  static const KwFakeCall calls[] = { KW_FAKE_RANDOM, KW_FAKE_AES_CBC };
+  g_autoptr (KwFakeToken) a = plug (f, "one", 7);
+  g_autoptr (KwFakeToken) b = plug (f, "two", 7);
+  guint n_failed = 0;
+
+  kw_iterate_until (key_is (f, KW_KEY_STATE_OK, 2));
+  for (guint i = 0; i < G_N_ELEMENTS (calls); i++)
+    kw_fake_token_fail (a, calls[i], KW_ERROR_FAILED, 100);
+  run (f);
+  for (guint i = 0; i < kw_self_test_get_results (f->test)->len; i++)
+    {
+      const KwTestResult *result = g_ptr_array_index (kw_self_test_get_results (f->test), i);
+
+      if (result->outcome != KW_TEST_FAILED)
+        continue;
+      n_failed++;
+      g_assert_nonnull (strstr (result->advice, "fake failure; "));
+    }
+  g_assert_cmpuint (n_failed, ==, 5); /* random, fingerprint, round trip, both pairs */
 }
 
 /* While it is being tested a device may go. */
@@ -345,6 +456,13 @@ main (int argc, char **argv)
   ADD ("device-fails", test_device_fails, NULL);
   ADD ("device-hangs", test_device_hangs, GINT_TO_POINTER (300 * G_TIME_SPAN_MILLISECOND));
   ADD ("cancel", test_cancel, NULL);
+  ADD ("cancel-during-a-step", test_cancel_during_a_step, NULL);
+  ADD ("results-are-for-the-main-loop", test_results_are_for_the_main_loop, NULL);
+  g_test_add ("/self-test/signatures/rsa", Fixture, GINT_TO_POINTER (KW_KEY_KIND_RSA), set_up_plain,
+              test_signatures, tear_down);
+  g_test_add ("/self-test/signatures/ec", Fixture, GINT_TO_POINTER (KW_KEY_KIND_EC), set_up_plain,
+              test_signatures, tear_down);
+  ADD ("failures-have-advice", test_failures_have_advice, NULL);
   ADD ("unplugged", test_unplugged, NULL);
   g_test_add_func ("/self-test/bounds", test_bounds);
   return g_test_run ();

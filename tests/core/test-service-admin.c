@@ -263,6 +263,30 @@ test_test_and_check (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   assert_audited (fixture, "check-keys", "ok");
 }
 
+/* One that was cancelled has to end before another begins. */
+static void
+test_test_after_a_cancelled_one (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (KwSelfTest) test = NULL;
+  g_autoptr (KwSelfTest) next = NULL;
+
+  kw_fake_token_hold (fixture->token, KW_FAKE_RANDOM, TRUE);
+  test = kw_service_run_test (fixture->service, fixture->admin, &error);
+  g_assert_no_error (error);
+  kw_iterate_until (kw_fake_token_get_n_calls (fixture->token, KW_FAKE_RANDOM) > 0);
+  kw_self_test_cancel (test);
+  g_assert_null (kw_service_run_test (fixture->service, fixture->admin, &error));
+  assert_code (error, KW_ERROR_BUSY);
+  assert_audited (fixture, "run-test", "busy");
+  kw_fake_token_hold (fixture->token, KW_FAKE_RANDOM, FALSE);
+  kw_iterate_until (!kw_self_test_is_running (test));
+  next = kw_service_run_test (fixture->service, fixture->admin, &error);
+  g_assert_no_error (error);
+  g_assert_true (next != test);
+  kw_iterate_until (!kw_self_test_is_running (next));
+}
+
 static void
 test_refusals_of_doors_are_audited (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
@@ -573,6 +597,7 @@ main (int argc, char **argv)
   g_io_extension_point_implement (KW_BACKEND_EXTENSION_POINT, KW_TYPE_FAKE_BACKEND, "fake", 0);
   add ("/service-admin/each-act-is-refused", test_each_act_is_refused);
   add ("/service-admin/test-and-check", test_test_and_check);
+  add ("/service-admin/test-after-a-cancelled-one", test_test_after_a_cancelled_one);
   add ("/service-admin/refusals-of-doors", test_refusals_of_doors_are_audited);
   add ("/service-admin/retry", test_retry);
   add ("/service-admin/a-held-lock", test_a_held_lock_holds_up_nobody);

@@ -176,12 +176,13 @@ test_every_caller_and_message_verb (Fixture *fixture, gconstpointer data G_GNUC_
           = kw_caller_new ((KwCallerKind) i, NULL, NULL, "127.0.0.1", KW_CALLER_NO_UID);
       g_autoptr (GBytes) nonsense = g_bytes_new_static ("nonsense", 8);
       g_autoptr (KwSecret) message = kw_secret_new_copy ("text", 4, NULL);
+      g_autofree char *label = g_strdup_printf ("label %u", i);
       gint results[] = {
         do_job (fixture, kw_job_new_encrypt (caller, message, NULL)),
         do_job (fixture, kw_job_new_decrypt (caller, nonsense, NULL)),
         do_job (fixture, kw_job_new_rewrap (caller, nonsense, NULL)),
         do_job (fixture, kw_job_new_random (caller, 16)),
-        do_job (fixture, kw_job_new_generate_aes (caller, 256, "label")),
+        do_job (fixture, kw_job_new_generate_aes (caller, 256, label)),
       };
       const gint wanted[] = { -1, KW_ERROR_INVALID_ARGUMENT, KW_ERROR_INVALID_ARGUMENT, -1, -1 };
 

@@ -98,7 +98,7 @@ test_bad_documents (void)
       KwJsonValue root = { KW_JSON_NULL, "untouched", 9 };
       g_autoptr (GError) error = NULL;
 
-      g_test_message ("%s", cases[i]);
+      g_test_message ("case %" G_GSIZE_FORMAT, i);
       g_assert_false (check (cases[i], &root, &error));
       g_assert_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT);
       g_assert_nonnull (strstr (error->message, "at byte "));

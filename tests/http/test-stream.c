@@ -159,8 +159,8 @@ test_the_end_of_the_server_ends_it (void)
   g_autoptr (GBytes) bytes = g_bytes_new_static ("x", 1);
 
   push_text (bench, "last words");
-  kw_http_server_stop (bench->server);
-  expect (fd, "last words");
+  kw_http_server_quiesce (bench->server);
+  expect (fd, "last words\r\n0\r\n\r\n");
   g_assert_false (kw_http_stream_push (bench->stream, bytes));
   close (fd);
 }

@@ -249,6 +249,35 @@ test_two_copies (KwPkcs11Fixture *fixture)
   stop_service (&rig);
 }
 
+/* PKCS#11 tokens cannot clone keys: one that has to be on two is not even made. */
+static void
+test_cannot_be_cloned (KwPkcs11Fixture *fixture)
+{
+  Rig rig = { 0 };
+
+  add_token (fixture, "one", 1);
+  add_token (fixture, "two", 1);
+  start_service (fixture, &rig, "min_copies = 2");
+  wait_until (get_facts (&rig).n_copies == 2);
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (KwJob) job = i == 0 ? kw_job_new_generate_rsa (rig.caller, 2048, "new")
+                                     : kw_job_new_generate_aes (rig.caller, 256, "new");
+      g_autoptr (GPtrArray) keys = NULL;
+
+      run_job (&rig, job);
+      g_assert_error (kw_job_get_error (job), KW_ERROR, KW_ERROR_UNAVAILABLE);
+      g_assert_cmpstr (
+          kw_job_get_error (job)->message, ==,
+          "Keys cannot be cloned between these devices, and min_copies is 2, so no key was made; use cards "
+          "with the same transport key, or set min_copies = 1 in [hsm] and see to copies yourself");
+      keys = kw_pool_dup_ready_keys (kw_service_get_pool (rig.service), KW_KEY_KIND_RSA);
+      g_assert_cmpuint (keys->len, ==, 0);
+    }
+  g_assert_cmpint (get_facts (&rig).state, ==, KW_KEY_STATE_OK);
+  stop_service (&rig);
+}
+
 /* One is deleted by another program while many decrypt: nobody notices. */
 static void
 test_one_is_lost_under_load (KwPkcs11Fixture *fixture)
@@ -547,6 +576,7 @@ add_tests (void)
   kw_plugins_register_point (KW_BACKEND_EXTENSION_POINT, KW_TYPE_BACKEND);
   g_io_extension_point_implement (KW_BACKEND_EXTENSION_POINT, KW_TYPE_PKCS11_BACKEND, "pkcs11", 0);
   kw_pkcs11_add_test ("/several/two-copies", test_two_copies);
+  kw_pkcs11_add_test ("/several/cannot-be-cloned", test_cannot_be_cloned);
   kw_pkcs11_add_test ("/several/one-is-lost-under-load", test_one_is_lost_under_load);
   kw_pkcs11_add_test ("/several/different-keys", test_different_keys);
   kw_pkcs11_add_test ("/several/over-a-restart", test_over_a_restart);

@@ -38,17 +38,23 @@ typedef struct
 } Fixture;
 
 static void
-set_config (Fixture *f, const char *pin)
+set_config_with (Fixture *f, const char *pin, const char *hsm)
 {
   g_autofree char *text = g_strdup_printf ("[logger]\nlevel = \"debug\"\npath = \"%s/log\"\n"
                                            "[jwt]\nsecret = \"%s\"\n"
-                                           "[hsm]\nhsm_model = \"smartcard\"\nhsm_pin = \"%s\"\n"
+                                           "[hsm]\nhsm_model = \"smartcard\"\nhsm_pin = \"%s\"\n%s"
                                            "[state]\ndirectory = \"%s/state\"\n"
                                            "[server]\nport = @PORT@\n",
                                            kw_daemon_rig_get_directory (f->rig), KW_TEST_JWT_SECRET,
-                                           pin, kw_daemon_rig_get_directory (f->rig));
+                                           pin, hsm, kw_daemon_rig_get_directory (f->rig));
 
   kw_daemon_rig_set_config (f->rig, text);
+}
+
+static void
+set_config (Fixture *f, const char *pin)
+{
+  set_config_with (f, pin, "");
 }
 
 static void
@@ -251,6 +257,57 @@ test_new_key_is_on_both_cards (void)
       kw_card_rig_insert (f->cards, i, NULL);
       wait_for_ready (f, 3 + i);
     }
+}
+
+static guint
+count_keys (Fixture *f, guint card)
+{
+  g_autofree char *list = kw_card_rig_transmit (f->cards, card, "80580000000000", NULL);
+  guint n = 0;
+
+  for (gsize i = 0; i + 4 <= strlen (list); i += 4)
+    n += g_ascii_strncasecmp (list + i, "CC", 2) == 0 && strncmp (list + i + 2, "00", 2) != 0;
+  return n;
+}
+
+static guint
+new_key_status (Fixture *f)
+{
+  g_autoptr (KwTestResponse) response = kw_daemon_rig_post (f->rig, "/keys/new", f->jwt, NULL);
+
+  return response->status;
+}
+
+/*
+ * A key that is to be on two cards is not made while there is one; and where the other one cannot take it, it goes again. With
+ * two that can, it is there on both.
+ */
+static void
+test_too_few_copies (void)
+{
+  g_autoptr (Fixture) f = NULL;
+
+  skip_without_cards ();
+  f = fixture_new (2);
+  set_config_with (f, KW_CARD_RIG_PIN, "min_copies = 2\n");
+  kw_card_rig_eject (f->cards, 1, NULL);
+  kw_daemon_rig_start (f->rig);
+  wait_for_ready (f, 1);
+  g_assert_cmpuint (new_key_status (f), ==, 503);
+  g_assert_cmpuint (count_keys (f, 0), ==, 0);
+
+  kw_card_rig_insert (f->cards, 1, NULL);
+  wait_for_ready (f, 2);
+  for (guint i = 0; i < 2; i++)
+    g_free (kw_card_rig_control (f->cards, i, "fault ins=74,sw=6A84", NULL));
+  g_assert_cmpuint (new_key_status (f), ==, 503);
+  g_assert_cmpuint (count_keys (f, 0) + count_keys (f, 1), ==, 0);
+
+  for (guint i = 0; i < 2; i++)
+    g_free (kw_card_rig_control (f->cards, i, "fault clear", NULL));
+  g_assert_cmpuint (new_key_status (f), ==, 200);
+  g_assert_cmpuint (count_keys (f, 0), ==, 1);
+  g_assert_cmpuint (count_keys (f, 1), ==, 1);
 }
 
 static void
@@ -553,6 +610,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/daemon/new-key-and-decrypt", test_new_key_and_decrypt);
   g_test_add_func ("/daemon/new-key-is-on-both", test_new_key_is_on_both_cards);
+  g_test_add_func ("/daemon/too-few-copies", test_too_few_copies);
   g_test_add_func ("/daemon/from-nothing", test_from_nothing);
   g_test_add_func ("/daemon/cards-pulled", test_cards_pulled_under_load);
   g_test_add_func ("/daemon/card-dropped", test_card_dropped_under_load);

@@ -345,6 +345,102 @@ test_roll_out (Fixture *f, G_GNUC_UNUSED gconstpointer data)
   assert_decrypts (f, moved);
 }
 
+/* Asks for a new key; NULL with the error when there is none. */
+static GVariant *
+generate (Fixture *f, const char *label, GError **error)
+{
+  return g_dbus_connection_call_sync (f->bus, KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE,
+                                      "GenerateKey",
+                                      g_variant_new ("(ssa{sv})", "aes256", label, NULL), NULL,
+                                      G_DBUS_CALL_FLAGS_NONE, -1, NULL, error);
+}
+
+/* Whether a card has a key with a number. */
+static gboolean
+has_key (Fixture *f, guint card, guint kid)
+{
+  g_autofree char *list = kw_card_rig_transmit (f->cards, card, "80580000000000", NULL);
+  g_autofree char *wanted = g_strdup_printf ("CC%02X", kid);
+  gsize length = strlen (list);
+
+  for (gsize i = 0; i + 4 <= length; i += 4)
+    {
+      if (g_ascii_strncasecmp (list + i, wanted, 4) == 0)
+        return TRUE;
+    }
+  return FALSE;
+}
+
+/*
+ * Two cards with holes among their numbers, another key on each: a new one has the same number on both, behind all others. One
+ * with a label that is there, and one behind the last number, are not made.
+ */
+static void
+test_generate (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) envelope = NULL;
+  g_autoptr (GVariant) reply = NULL;
+
+  kw_card_rig_generate_aes (f->cards, 0, 3, 256, ALGORITHMS, "test", NULL);
+  kw_card_rig_clone (f->cards, 0, 1, 3, NULL);
+  kw_card_rig_generate_aes (f->cards, 0, 5, 256, ALGORITHMS, "a", NULL);
+  kw_card_rig_generate_aes (f->cards, 1, 9, 256, ALGORITHMS, "b", NULL);
+  kw_daemon_rig_start (f->rig);
+  wait_for_key (f, "ok", 2);
+  envelope = encrypt (f, &error);
+  g_assert_no_error (error);
+  reply = generate (f, "next", &error);
+  g_assert_no_error (error);
+  for (guint card = 0; card < 2; card++)
+    {
+      g_assert_true (has_key (f, card, 10));
+      g_assert_false (has_key (f, card, 6));
+    }
+  wait_for_key (f, "ok", 2);
+  assert_decrypts (f, envelope);
+
+  g_assert_null (generate (f, "next", &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_KEY_EXISTS);
+  g_clear_error (&error);
+  kw_card_rig_generate_aes (f->cards, 1, 254, 256, ALGORITHMS, "last", NULL);
+  g_assert_null (generate (f, "one more", &error));
+  g_assert_error (error, KW_ERROR, KW_ERROR_TOKEN_FULL);
+  for (guint card = 0; card < 2; card++)
+    g_assert_false (has_key (f, card, 11));
+  wait_for_key (f, "ok", 2);
+  assert_decrypts (f, envelope);
+}
+
+/* Another key comes before the right one while the daemon runs: that is told, and what is encrypted can be read. */
+static void
+test_moved (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) envelope = NULL;
+  g_autoptr (GVariant) advice = NULL;
+
+  set_config (f, "check_interval = 1\n");
+  for (guint card = 0; card < 2; card++)
+    if (card == 0)
+      kw_card_rig_generate_aes (f->cards, card, 3, 256, ALGORITHMS, "test", NULL);
+    else
+      kw_card_rig_clone (f->cards, 0, card, 3, NULL);
+  kw_daemon_rig_start (f->rig);
+  wait_for_key (f, "ok", 2);
+  envelope = encrypt (f, &error);
+  g_assert_no_error (error);
+  for (guint card = 0; card < 2; card++)
+    kw_card_rig_generate_aes (f->cards, card, 1, 256, ALGORITHMS, "other", NULL);
+  wait_for_key (f, "different", 0);
+  advice = get (f, KEY_PATH, KW_BUS_KEY_INTERFACE, "Advice");
+  g_assert_nonnull (
+      strstr (g_variant_get_string (advice, NULL), "The recorded key is at place 1 now: \"test\""));
+  assert_no_encryption (f);
+  for (guint i = 0; i < 10; i++)
+    assert_decrypts (f, envelope);
+}
+
 /* keyward check looks at cards as it does at tokens of a module. */
 static void
 test_check (Fixture *f, G_GNUC_UNUSED gconstpointer data)
@@ -394,6 +490,8 @@ main (int argc, char **argv)
   ADD ("missing", test_missing);
   ADD ("weak", test_weak);
   ADD ("roll-out", test_roll_out);
+  ADD ("generate", test_generate);
+  ADD ("moved", test_moved);
   ADD ("check", test_check);
   return g_test_run ();
 }

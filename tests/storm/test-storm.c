@@ -18,7 +18,9 @@
 #define N_CLIENTS 8
 #define N_SHARES 1
 #define STORM_SECONDS 120
+#define OPENSC_SECONDS 20
 #define KID 1
+#define N_ENVELOPES 20
 
 /* When memory and descriptors are looked at first: everything was in use by then. */
 #define SETTLE_SECONDS 10
@@ -251,6 +253,191 @@ harm (Storm *storm, GRand *random, guint card)
 }
 
 static void
+make_key (Storm *storm)
+{
+  kw_card_rig_generate_aes (storm->cards, 0, KID, 256, "1011189293", "storm", NULL);
+  for (guint i = 1; i < N_CARDS; i++)
+    kw_card_rig_clone (storm->cards, 0, i, KID, NULL);
+}
+
+static void
+start_daemon (Storm *storm, GDBusConnection *bus)
+{
+  kw_daemon_rig_start (storm->rig);
+  kw_daemon_rig_wait_for_log (storm->rig, "On D-Bus");
+  wait_for_ready (bus, N_CARDS, 30);
+  kw_daemon_rig_wait_for_log (storm->rig, "\"copies\":\"3\"");
+}
+
+/* The daemon on all cards, and clients that do not stop. */
+static void
+begin_load (Storm *storm, GDBusConnection *bus, GThread **clients)
+{
+  start_daemon (storm, bus);
+  for (guint i = 0; i < N_CLIENTS; i++)
+    clients[i] = g_thread_new ("client", run_client, storm);
+}
+
+static void
+end_load (Storm *storm, GThread **clients)
+{
+  g_atomic_int_set (&storm->stop, 1);
+  for (guint i = 0; i < N_CLIENTS; i++)
+    g_thread_join (clients[i]);
+  g_printerr ("# %d messages there and back, the longest call took %" G_GINT64_FORMAT " ms\n",
+              storm->n_good, storm->longest / 1000);
+  g_assert_cmpstr (storm->first_error, ==, NULL);
+  g_assert_cmpint (storm->n_failed, ==, 0);
+  g_assert_cmpint (storm->n_wrong, ==, 0);
+  g_assert_cmpint (storm->n_good, >, 100);
+}
+
+/* Two of three out at a time, each pair of them, and the last one does it alone. */
+static void
+test_two_out (Storm *storm, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (GDBusConnection) bus = connect_bus (storm);
+  GThread *clients[N_CLIENTS];
+
+  make_key (storm);
+  begin_load (storm, bus, clients);
+  for (guint round = 0; round < 2 * N_CARDS; round++)
+    {
+      guint first = round % N_CARDS;
+      guint second = (round + 1) % N_CARDS;
+      gint n_before = 0;
+
+      kw_card_rig_eject (storm->cards, first, NULL);
+      kw_card_rig_eject (storm->cards, second, NULL);
+      wait_for_ready (bus, 1, 30);
+      n_before = g_atomic_int_get (&storm->n_good);
+      while (g_atomic_int_get (&storm->n_good) < n_before + 20)
+        g_usleep (1000);
+      /* They come back in the other order, and the second one while the first is still looked at. */
+      kw_card_rig_insert (storm->cards, second, NULL);
+      kw_card_rig_insert (storm->cards, first, NULL);
+      wait_for_ready (bus, N_CARDS, 60);
+    }
+  end_load (storm, clients);
+}
+
+/* Clients that decrypt what was encrypted before. */
+typedef struct
+{
+  Storm *storm;
+  GVariant *envelopes[N_ENVELOPES]; /* owned */
+} Readers;
+
+static gpointer
+run_reader (gpointer user_data)
+{
+  Readers *readers = user_data;
+  Storm *storm = readers->storm;
+  g_autoptr (GDBusConnection) bus = connect_bus (storm);
+
+  for (guint i = 0; !g_atomic_int_get (&storm->stop); i++)
+    {
+      guint8 wanted = (guint8) (i % N_ENVELOPES);
+      g_autoptr (GVariant) reply
+          = call (storm, bus, "Decrypt",
+                  g_variant_new ("(@aya{sv})", readers->envelopes[wanted], NULL), "(aya{sv})");
+      g_autoptr (GVariant) plaintext = NULL;
+
+      if (reply == NULL)
+        continue;
+      plaintext = g_variant_get_child_value (reply, 0);
+      if (g_variant_get_size (plaintext) == 1
+          && *(const guint8 *) g_variant_get_data (plaintext) == wanted)
+        g_atomic_int_inc (&storm->n_good);
+      else
+        g_atomic_int_inc (&storm->n_wrong);
+    }
+  g_dbus_connection_close_sync (bus, NULL, NULL);
+  return NULL;
+}
+
+/*
+ * A card whose answers are garbage for a while: others do its work, and nobody gets a wrong answer, or is told that his message
+ * is bad.
+ */
+static void
+test_garbage (Storm *storm, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (GDBusConnection) bus = connect_bus (storm);
+  Readers readers = { .storm = storm };
+  GThread *clients[N_CLIENTS];
+
+  make_key (storm);
+  start_daemon (storm, bus);
+  for (guint8 i = 0; i < N_ENVELOPES; i++)
+    {
+      g_autoptr (GVariant) reply
+          = call (storm, bus, "Encrypt",
+                  g_variant_new ("(@aya{sv})",
+                                 g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, &i, 1, 1), NULL),
+                  "(aya{sv})");
+
+      g_assert_nonnull (reply);
+      readers.envelopes[i] = g_variant_get_child_value (reply, 0);
+    }
+  for (guint i = 0; i < N_CLIENTS; i++)
+    clients[i] = g_thread_new ("client", run_reader, &readers);
+  for (guint round = 0; round < 10 * N_CARDS; round++)
+    {
+      guint card = round % N_CARDS;
+      gint n_before = 0;
+
+      g_free (kw_card_rig_control (storm->cards, card, "corrupt-after 0", NULL));
+      n_before = g_atomic_int_get (&storm->n_good);
+      while (g_atomic_int_get (&storm->n_good) < n_before + 50)
+        g_usleep (1000);
+      g_free (kw_card_rig_control (storm->cards, card, "corrupt-after never", NULL));
+      /* What it said of its PIN meanwhile may have set it aside. */
+      kw_card_rig_eject (storm->cards, card, NULL);
+      kw_card_rig_insert (storm->cards, card, NULL);
+      wait_for_ready (bus, N_CARDS, 60);
+    }
+  end_load (storm, clients);
+  for (guint i = 0; i < N_ENVELOPES; i++)
+    g_variant_unref (readers.envelopes[i]);
+}
+
+/* OpenSC's tools log us out and reset cards each time they start, while AES is at work on all cards. */
+static void
+test_opensc (Storm *storm, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (GDBusConnection) bus = connect_bus (storm);
+  GThread *clients[N_CLIENTS];
+  gint64 end = 0;
+  guint n = 0;
+
+  make_key (storm);
+  for (guint i = 0; i < N_CARDS; i++)
+    kw_card_rig_generate_rsa (storm->cards, i, 2048, "10", "rsa", NULL);
+  begin_load (storm, bus, clients);
+  end = g_get_monotonic_time () + OPENSC_SECONDS * G_TIME_SPAN_SECOND;
+  while (g_get_monotonic_time () < end)
+    {
+      const char *reader = kw_card_rig_get_reader (storm->cards, n % N_CARDS);
+
+      g_assert_cmpint (kw_card_rig_run (storm->cards, NULL, "sc-hsm-tool", "--reader", reader,
+                                        NULL),
+                       ==, 0);
+      g_assert_cmpint (kw_card_rig_run (storm->cards, NULL, "pkcs11-tool", "--slot-description",
+                                        reader, "--login", "--pin", KW_CARD_RIG_PIN, "--sign",
+                                        "--mechanism", "SHA256-RSA-PKCS", "--id", "10",
+                                        "--input-file", "/etc/hostname", "--output-file",
+                                        "/dev/null", NULL),
+                       ==, 0);
+      n++;
+    }
+  end_load (storm, clients);
+  g_printerr ("# %u rounds of OpenSC's tools\n", n);
+  g_assert_cmpuint (n, >, 2);
+  wait_for_ready (bus, N_CARDS, 30);
+}
+
+static void
 assert_within (const char *what, guint64 first, guint64 last)
 {
   g_test_message ("%s: %" G_GUINT64_FORMAT " at first, %" G_GUINT64_FORMAT " at the end", what,
@@ -275,16 +462,8 @@ test_storm (Storm *storm, G_GNUC_UNUSED gconstpointer data)
 
   g_test_message ("STORM_SEED=%u", seed);
   g_printerr ("# STORM_SEED=%u\n", seed);
-  kw_card_rig_generate_aes (storm->cards, 0, KID, 256, "1011189293", "storm", NULL);
-  for (guint i = 1; i < N_CARDS; i++)
-    kw_card_rig_clone (storm->cards, 0, i, KID, NULL);
-  kw_daemon_rig_start (storm->rig);
-  kw_daemon_rig_wait_for_log (storm->rig, "On D-Bus");
-  wait_for_ready (bus, N_CARDS, 30);
-  kw_daemon_rig_wait_for_log (storm->rig, "\"copies\":\"3\"");
-
-  for (guint i = 0; i < N_CLIENTS; i++)
-    clients[i] = g_thread_new ("client", run_client, storm);
+  make_key (storm);
+  begin_load (storm, bus, clients);
   begin = g_get_monotonic_time ();
   end = begin + seconds * G_TIME_SPAN_SECOND;
   while (g_get_monotonic_time () < end)
@@ -302,17 +481,8 @@ test_storm (Storm *storm, G_GNUC_UNUSED gconstpointer data)
           n_descriptors = kw_test_count_descriptors (kw_daemon_rig_get_pid (storm->rig));
         }
     }
-  g_atomic_int_set (&storm->stop, 1);
-  for (guint i = 0; i < N_CLIENTS; i++)
-    g_thread_join (clients[i]);
-
-  g_printerr ("# %u harms, %d messages there and back, the longest call took %" G_GINT64_FORMAT
-              " ms\n",
-              n_harms, storm->n_good, storm->longest / 1000);
-  g_assert_cmpstr (storm->first_error, ==, NULL);
-  g_assert_cmpint (storm->n_failed, ==, 0);
-  g_assert_cmpint (storm->n_wrong, ==, 0);
-  g_assert_cmpint (storm->n_good, >, 100);
+  g_printerr ("# %u harms\n", n_harms);
+  end_load (storm, clients);
   assert_within ("descriptors", n_descriptors,
                  kw_test_count_descriptors (kw_daemon_rig_get_pid (storm->rig)));
   if (!SANITIZED)
@@ -403,6 +573,9 @@ main (int argc, char **argv)
     }
   kw_bus_error_register ();
   g_test_add ("/storm/two-daemons", Storm, NULL, storm_set_up, test_two_daemons, storm_tear_down);
+  g_test_add ("/storm/two-out", Storm, NULL, storm_set_up, test_two_out, storm_tear_down);
+  g_test_add ("/storm/garbage", Storm, NULL, storm_set_up, test_garbage, storm_tear_down);
+  g_test_add ("/storm/opensc-beside-us", Storm, NULL, storm_set_up, test_opensc, storm_tear_down);
   g_test_add ("/storm/encrypt-and-decrypt", Storm, NULL, storm_set_up, test_storm, storm_tear_down);
   return g_test_run ();
 }

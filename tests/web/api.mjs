@@ -32,7 +32,7 @@ verbs = []
 name = "stranger"
 secret = "one who may use another key"
 verbs = ["use-keys"]
-keys = ["7"]
+keys = ["6ba7b810-9dad-11d1-80b4-00c04fd430c8"]
 `);
 const admin = makeJwt();
 const backup = makeJwt({ secret: CLIENT_SECRET });
@@ -92,7 +92,7 @@ await test('each route that is described is there, and refuses what it should', 
 await test('no route is missing in the description', async () => {
   const described = new Set(routes.map(([, path]) => path));
   const page = ['/', '/app.js', '/view.js', '/text.js', '/style.css', '/icon.svg', '/catalogue.json', '/login/{ticket}'];
-  const known = JSON.parse(process.env.KW_TEST_API_ROUTES);
+  const known = JSON.parse(spawnSync(process.env.KW_TEST_LIST_ROUTES, { encoding: 'utf8' }).stdout);
   for (const [method, path] of known) {
     const generic = path.replace('/devices/*', '/devices/{serial}').replace(/\*/, path.startsWith('/login') ? '{ticket}' : '{id}');
     assert(page.includes(generic) || (described.has(generic) && method.toLowerCase() in description.paths[generic]), `${method} ${path} is not described`);
@@ -289,9 +289,9 @@ await test('five failures a second, then 429; who is known goes on', async () =>
 });
 
 await test('names that are not ours', async () => {
-  for (const [host, status] of [[`localhost:${rig.port}`, 200], ['127.0.0.1', 200], ['[::1]:1', 200], ['LOCALHOST', 200], ['evil.example', 421], ['localhost.evil.example', 421], ['', 421]]) {
+  for (const [host, status] of [[`localhost:${rig.port}`, 200], ['127.0.0.1', 200], ['[::1]:1', 200], ['LOCALHOST', 200], ['evil.example', 421], ['localhost.evil.example', 421]]) {
     const response = await rig.call('GET', '/api/v1/status', undefined, { jwt: admin, headers: { Host: host } });
-    assert(response.status === status || (host === '' && response.status === 400), `Host ${host}: ${response.status}`);
+    equal(response.status, status, `Host ${host}`);
   }
   const link = rig.link();
   equal((await rig.request('GET', link, { headers: { Host: 'evil.example' } })).status, 421);
@@ -392,13 +392,16 @@ await test('what is done is in the audit log', async () => {
 // --- figures ---
 
 await test('figures pass promtool', async () => {
+  const envelope = Buffer.from((await rig.call('POST', '/api/v1/encrypt', { plaintext: b64('x') })).json.ciphertext, 'base64');
+  envelope[envelope.length - 1] ^= 1;
+  equal((await rig.call('POST', '/api/v1/decrypt', { ciphertext: envelope.toString('base64') })).status, 422);
   const { text } = await rig.call('GET', '/metrics');
-  const result = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
+  const result = spawnSync(process.env.KW_TEST_PROMTOOL, ['check', 'metrics'], { input: text, encoding: 'utf8' });
   equal([result.status, result.stdout + result.stderr], [0, ''], 'promtool');
   for (const name of ['keyward_devices{state="ready"} 1', 'keyward_consistent 1', 'keyward_key_copies{key="0"} 1', 'keyward_requests_total{verb="encrypt",result="ok"}',
     'keyward_requests_total{verb="decrypt",result="decrypt-failed"}', 'keyward_request_duration_seconds_bucket{verb="encrypt",le="+Inf"}', 'keyward_build_info{version=', 'process_resident_memory_bytes',
     'keyward_device_jobs_total', 'keyward_device_queue_jobs']) assert(text.includes(name), `${name} is missing`);
-  const rules = spawnSync('promtool', ['check', 'rules', process.env.KW_TEST_ALERT_RULES], { encoding: 'utf8' });
+  const rules = spawnSync(process.env.KW_TEST_PROMTOOL, ['check', 'rules', process.env.KW_TEST_ALERT_RULES], { encoding: 'utf8' });
   equal(rules.status, 0, rules.stdout + rules.stderr);
 });
 

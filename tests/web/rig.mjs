@@ -217,7 +217,7 @@ ${config}`, { mode: 0o600 });
           const bytes = Buffer.concat(chunks);
           const type = response.headers['content-type'] || '';
           resolve({ status: response.statusCode, headers: response.headers, type, bytes, text: bytes.toString('utf8'),
-            json: type.includes('json') ? JSON.parse(bytes.toString('utf8')) : null });
+            json: type.includes('json') && bytes.length ? JSON.parse(bytes.toString('utf8')) : null });
         });
       });
       request.on('error', reject);
