@@ -113,6 +113,7 @@ static const Row rows[] = {
   { KW_BUS_MANAGER_INTERFACE, "RunTest", "(@a{sv} {},)", "test" },
   { KW_BUS_MANAGER_INTERFACE, "CheckConsistency", NULL, "test" },
   { KW_BUS_MANAGER_INTERFACE, "AcceptKey", "('label:none', @a{sv} {})", "manage-keys" },
+  { KW_BUS_MANAGER_INTERFACE, "WebLogin", NULL, "manage-devices" },
   { KW_BUS_MANAGER_INTERFACE, "Unlock", "(handle 0, @a{sv} {})", "unlock" },
   { KW_BUS_MANAGER_INTERFACE, "Reload", NULL, "manage-devices" },
   { KW_BUS_MANAGER_INTERFACE, "EncryptFile", "(handle 0, handle 1, @a{sv} {})", "use-keys" },
