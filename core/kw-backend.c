@@ -197,6 +197,24 @@ kw_backend_get_status_text (KwBackend *self)
 }
 
 /**
+ * kw_backend_is_token_expected:
+ * @self: a back end
+ * @token: a token that it dropped
+ *
+ * Returns: whether the token may still be where it was, and be announced again. Main context.
+ */
+gboolean
+kw_backend_is_token_expected (KwBackend *self, KwToken *token)
+{
+  KwBackendInterface *iface = NULL;
+
+  g_return_val_if_fail (KW_IS_BACKEND (self), FALSE);
+
+  iface = KW_BACKEND_GET_IFACE (self);
+  return iface->is_token_expected != NULL && iface->is_token_expected (self, token);
+}
+
+/**
  * kw_backend_get_access:
  * @self: a back end
  * @token: one of its tokens

@@ -53,6 +53,8 @@ G_DECLARE_INTERFACE (KwBackend, kw_backend, KW, BACKEND, GObject)
  * @reset_token: a device had trouble with this token: drop it (`token-removed`), start the module or reader anew, with
  *   back-off when it happens again, and announce what is there (`token-added`, a new object). Main context
  * @get_status_text: one sentence on what it is waiting for, %NULL when all is well. Main context
+ * @is_token_expected: whether a token that was dropped for its trouble may still be where it was; optional, by default it
+ *   is not. Main context
  * @get_access: PIN and time limit for one of its tokens; optional, by default those of `[pkcs11]`. Main context
  *
  * Signals `token-added` and `token-removed`, each with a #KwToken, and `status-changed` are emitted in the main context.
@@ -70,6 +72,7 @@ struct _KwBackendInterface
   GPtrArray *(*list_slots) (KwBackend *self, GError **error);
   void (*reset_token) (KwBackend *self, KwToken *token);
   const char *(*get_status_text) (KwBackend *self);
+  gboolean (*is_token_expected) (KwBackend *self, KwToken *token);
   void (*get_access) (KwBackend *self, KwToken *token, KwTokenAccess *out_access);
 };
 
@@ -88,6 +91,8 @@ GPtrArray *kw_backend_list_slots (KwBackend *self, GError **error);
 void kw_backend_reset_token (KwBackend *self, KwToken *token);
 
 const char *kw_backend_get_status_text (KwBackend *self);
+
+gboolean kw_backend_is_token_expected (KwBackend *self, KwToken *token);
 
 gboolean kw_backend_get_access (KwBackend *self, KwToken *token, KwTokenAccess *out_access);
 

@@ -55,6 +55,7 @@ struct _KwDevice
 
   gint n_keys;        /* atomic: length of keys */
   KwFigures *figures; /* owned */
+  gboolean retired;   /* its token was given up */
 };
 
 G_DEFINE_FINAL_TYPE (KwDevice, kw_device, G_TYPE_OBJECT)
@@ -80,6 +81,9 @@ static const char *const state_nicks[] = {
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (state_nicks) == KW_N_DEVICE_STATES);
+
+#define NO_ANSWER                                                                                  \
+  "It does not answer; it is tried again by itself, and if that lasts, pull it out and put it in again"
 
 /* An open or refresh on its way through the executor. */
 typedef struct
@@ -478,7 +482,7 @@ take_overdue_inspection (gpointer user_data)
 
   self->busy = FALSE;
   self->look_failed = TRUE;
-  g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, "It does not answer");
+  g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, NO_ANSWER);
   end_look (self);
   return G_SOURCE_REMOVE;
 }
@@ -647,7 +651,7 @@ take_overdue_key_check (gpointer user_data)
   self->checking = FALSE;
   self->look_failed = TRUE;
   if (self->state == KW_DEVICE_READY)
-    g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, "It does not answer");
+    g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, NO_ANSWER);
   end_look (self);
   return G_SOURCE_REMOVE;
 }
@@ -1005,6 +1009,24 @@ kw_device_close (KwDevice *self)
   if (self->state == KW_DEVICE_GONE)
     return;
   kw_device_set_state (self, KW_DEVICE_GONE, "Not plugged in any more");
+  kw_device_retire (self);
+}
+
+/**
+ * kw_device_retire:
+ * @self: a device
+ *
+ * Gives the token up like kw_device_close(), but goes on to show the state it was in last: its token is in trouble and may
+ * come back as another device. May be called again. Main context.
+ */
+void
+kw_device_retire (KwDevice *self)
+{
+  g_return_if_fail (KW_IS_DEVICE (self));
+
+  if (self->retired)
+    return;
+  self->retired = TRUE;
   kw_executor_stop (self->executor);
   kw_token_close (self->token);
 }
@@ -1277,7 +1299,7 @@ kw_device_report_stuck (KwDevice *self)
   g_return_if_fail (KW_IS_DEVICE (self));
 
   if (self->state == KW_DEVICE_READY)
-    g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, "It does not answer");
+    g_signal_emit (self, signals[SIGNAL_TROUBLE], 0, KW_DEVICE_STUCK, NO_ANSWER);
 }
 
 /**

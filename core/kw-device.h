@@ -82,6 +82,8 @@ void kw_device_set_state (KwDevice *self, KwDeviceState state, const char *text)
 
 void kw_device_close (KwDevice *self);
 
+void kw_device_retire (KwDevice *self);
+
 KwToken *kw_device_get_token (KwDevice *self);
 
 const char *kw_device_get_name (KwDevice *self);

@@ -65,12 +65,12 @@ dup_advice (KwKeyMatrix *matrix, GPtrArray *devices)
 }
 
 static KwHealthState
-judge (KwHealth *self)
+judge (KwHealth *self, gboolean trouble)
 {
   if (self->n_ready == 0)
     return self->started ? KW_HEALTH_WAITING : KW_HEALTH_STARTING;
-  return self->consistent && self->n_ready == self->n_devices ? KW_HEALTH_READY
-                                                              : KW_HEALTH_DEGRADED;
+  return self->consistent && self->n_ready == self->n_devices && !trouble ? KW_HEALTH_READY
+                                                                          : KW_HEALTH_DEGRADED;
 }
 
 static gboolean
@@ -80,6 +80,7 @@ update (gpointer user_data)
   g_autoptr (GPtrArray) devices = kw_pool_dup_devices (self->pool);
   g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (self->keyring);
   g_autofree char *summary = kw_pool_dup_status_text (self->pool);
+  g_autofree char *trouble = kw_pool_dup_trouble (self->pool);
   g_autofree char *advice = NULL;
 
   self->update_id = 0;
@@ -88,8 +89,10 @@ update (gpointer user_data)
   for (guint i = 0; i < devices->len; i++)
     self->n_ready += kw_device_get_state (g_ptr_array_index (devices, i)) == KW_DEVICE_READY;
   self->consistent = kw_key_matrix_is_green (matrix);
-  self->state = judge (self);
+  self->state = judge (self, trouble != NULL);
   advice = self->n_ready > 0 ? dup_advice (matrix, devices) : NULL;
+  if (advice == NULL && self->n_ready > 0)
+    advice = g_steal_pointer (&trouble);
   g_free (self->text);
   self->text
       = advice != NULL ? g_strdup_printf ("%s. %s", summary, advice) : g_steal_pointer (&summary);

@@ -27,7 +27,7 @@ static const struct
   [KW_VERB_ACCEPT_KEY] = { "accept-key", KW_VERB_CLASS_MANAGE_KEYS },
   [KW_VERB_UNLOCK] = { "unlock", KW_VERB_CLASS_UNLOCK },
   [KW_VERB_RELOAD] = { "reload", KW_VERB_CLASS_MANAGE_DEVICES },
-  [KW_VERB_WEB_LOGIN] = { "web-login", KW_VERB_CLASS_MANAGE_DEVICES },
+  [KW_VERB_WEB_LOGIN] = { "web-login", KW_VERB_CLASS_TEST },
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (verbs) == KW_N_VERBS);

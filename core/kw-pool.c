@@ -50,6 +50,10 @@ struct _KwPool
   GPtrArray *backends; /* main context; of KwBackend */
   GPtrArray *devices;  /* main context; of KwDevice */
   GPtrArray *closing;  /* main context; of KwExecutor: devices that were closed by the stop */
+  GPtrArray *
+      troubled; /* main context; of Troubled: devices that are shown until they come back, or are gone */
+  KwDevice
+      *resetting;     /* main context; borrowed: the one that is being given back to its back end */
   GHashTable *owners; /* main context; KwDevice → KwBackend, both borrowed from the arrays above */
   GHashTable
       *figures; /* main context; name of a device → KwFigures, owned; kept when it is unplugged */
@@ -112,6 +116,23 @@ typedef struct
   KwKey *key;
   GError *error;
 } Attempt;
+
+/* A device that was given up for its trouble, and is still plugged in for all we know. */
+typedef struct
+{
+  KwDevice *device;   /* owned */
+  KwBackend *backend; /* owned */
+} Troubled;
+
+static void
+troubled_free (gpointer data)
+{
+  Troubled *troubled = data;
+
+  g_object_unref (troubled->device);
+  g_object_unref (troubled->backend);
+  g_free (troubled);
+}
 
 static void pool_dispatch (KwPool *self, KwJob *job);
 
@@ -625,9 +646,12 @@ on_attempt_done (gpointer user_data,
   if (outcome == KW_WORK_OVERDUE && was_running)
     {
       kw_device_count_job (attempt->device, duration_usec, TRUE);
-      pool_invoke (attempt->pool, take_trouble,
-                   news_new (attempt, KW_DEVICE_STUCK, "A call did not return in time"),
-                   (GDestroyNotify) news_free);
+      pool_invoke (
+          attempt->pool, take_trouble,
+          news_new (
+              attempt, KW_DEVICE_STUCK,
+              "A call did not return in time; it is tried again by itself, and if that lasts, pull it out and put it in again"),
+          (GDestroyNotify) news_free);
     }
   g_set_error_literal (&reason, KW_ERROR, KW_ERROR_TIMEOUT,
                        outcome == KW_WORK_OVERDUE ? "it did not answer in time" : "it is gone");
@@ -1199,14 +1223,36 @@ on_device_changed (KwDevice *device G_GNUC_UNUSED, KwPool *self)
   publish_roster (self);
 }
 
+/* Forgets troubled devices that are not there any more, and those that came back under the name @returned. */
+static void
+sort_out_troubled (KwPool *self, const char *returned)
+{
+  for (guint i = self->troubled->len; i > 0; i--)
+    {
+      Troubled *troubled = g_ptr_array_index (self->troubled, i - 1);
+
+      if (g_strcmp0 (kw_device_get_name (troubled->device), returned) != 0
+          && kw_backend_is_token_expected (troubled->backend,
+                                           kw_device_get_token (troubled->device)))
+        continue;
+      kw_device_set_state (troubled->device, KW_DEVICE_GONE, "Not plugged in any more");
+      g_ptr_array_remove_index (self->troubled, i - 1);
+    }
+}
+
 static void
 on_device_trouble (KwDevice *device, guint state, const char *text, KwPool *self)
 {
   KwBackend *backend = g_hash_table_lookup (self->owners, device);
 
   kw_device_set_state (device, (KwDeviceState) state, text);
-  if (backend != NULL)
-    kw_backend_reset_token (backend, kw_device_get_token (device));
+  if (backend == NULL)
+    return;
+  self->resetting = device;
+  kw_backend_reset_token (backend, kw_device_get_token (device));
+  self->resetting = NULL;
+  sort_out_troubled (self, NULL);
+  publish_roster (self);
 }
 
 /* --- looking at keys for somebody who waits for it --- */
@@ -1312,15 +1358,31 @@ on_look_cancelled (GCancellable *cancellable G_GNUC_UNUSED, gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
+/* It is not forgotten at once: an administrator should see which one does not answer. */
+static void
+keep_troubled (KwPool *self, KwDevice *device)
+{
+  Troubled *troubled = g_new0 (Troubled, 1);
+
+  troubled->device = g_object_ref (device);
+  troubled->backend = g_object_ref (g_hash_table_lookup (self->owners, device));
+  g_ptr_array_add (self->troubled, troubled);
+}
+
 static void
 remove_device (KwPool *self, KwDevice *device)
 {
   g_autoptr (KwDevice) keep_alive G_GNUC_UNUSED = g_object_ref (device);
 
   g_signal_handlers_disconnect_by_data (device, self);
+  if (device == self->resetting)
+    keep_troubled (self, device);
   g_hash_table_remove (self->owners, device);
   g_ptr_array_remove (self->devices, device);
-  kw_device_close (device);
+  if (device == self->resetting)
+    kw_device_retire (device);
+  else
+    kw_device_close (device);
   publish_roster (self);
   note_look (self, device, G_MAXUINT64);
 }
@@ -1373,6 +1435,9 @@ on_token_added (KwBackend *backend, KwToken *token, KwPool *self)
   KwTokenAccess access = { 0 };
   KwSecret *pin = NULL;
 
+  sort_out_troubled (self, kw_token_get_info (token)->serial[0] != '\0'
+                               ? kw_token_get_info (token)->serial
+                               : kw_token_get_info (token)->label);
   self->options.number++;
   self->last_arrival = g_get_monotonic_time ();
   options = self->options;
@@ -1418,6 +1483,7 @@ on_backend_status_changed (KwBackend *backend, KwPool *self)
 
   if (text != NULL && self->devices->len == 0)
     self->expecting_until = 0;
+  sort_out_troubled (self, NULL);
   if (text != NULL)
     kw_log (G_LOG_LEVEL_WARNING, "Waiting for a device", "backend", kw_backend_get_name (backend),
             "text", text, NULL);
@@ -1447,6 +1513,7 @@ kw_pool_finalize (GObject *object)
   g_ptr_array_unref (self->backends);
   g_ptr_array_unref (self->devices);
   g_ptr_array_unref (self->closing);
+  g_ptr_array_unref (self->troubled);
   g_hash_table_unref (self->owners);
   g_hash_table_unref (self->figures);
   g_ptr_array_unref (self->looks);
@@ -1486,6 +1553,7 @@ kw_pool_init (KwPool *self)
   self->backends = g_ptr_array_new_with_free_func (g_object_unref);
   self->devices = g_ptr_array_new_with_free_func (g_object_unref);
   self->closing = g_ptr_array_new_with_free_func (g_object_unref);
+  self->troubled = g_ptr_array_new_with_free_func (troubled_free);
   self->owners = g_hash_table_new (NULL, NULL);
   self->pins
       = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) kw_secret_unref);
@@ -1622,6 +1690,7 @@ kw_pool_stop (KwPool *self)
       g_ptr_array_add (self->closing, g_object_ref (kw_device_get_executor (device)));
       remove_device (self, device);
     }
+  g_ptr_array_set_size (self->troubled, 0);
   for (guint i = 0; i < self->backends->len; i++)
     kw_backend_stop (g_ptr_array_index (self->backends, i));
   publish_roster (self);
@@ -1777,14 +1846,45 @@ kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_name)
  * kw_pool_dup_devices:
  * @self: a pool
  *
- * Returns: (transfer full) (element-type KwDevice): all devices. Main context.
+ * Returns: (transfer full) (element-type KwDevice): all devices, and those that were given up for their trouble and are still
+ *   plugged in for all we know. Main context.
  */
 GPtrArray *
 kw_pool_dup_devices (KwPool *self)
 {
+  GPtrArray *devices = NULL;
+
   g_return_val_if_fail (KW_IS_POOL (self), NULL);
 
-  return g_ptr_array_copy (self->devices, (GCopyFunc) (void (*) (void)) g_object_ref, NULL);
+  devices = g_ptr_array_copy (self->devices, (GCopyFunc) (void (*) (void)) g_object_ref, NULL);
+  for (guint i = 0; i < self->troubled->len; i++)
+    g_ptr_array_add (devices,
+                     g_object_ref (((Troubled *) g_ptr_array_index (self->troubled, i))->device));
+  return devices;
+}
+
+/**
+ * kw_pool_dup_trouble:
+ * @self: a pool
+ *
+ * Returns: (transfer full) (nullable): what back ends are waiting for, though devices may be ready; %NULL when all is well.
+ *   Main context.
+ */
+char *
+kw_pool_dup_trouble (KwPool *self)
+{
+  g_autoptr (GString) trouble = g_string_new (NULL);
+
+  g_return_val_if_fail (KW_IS_POOL (self), NULL);
+
+  for (guint i = 0; i < self->backends->len; i++)
+    {
+      const char *text = kw_backend_get_status_text (g_ptr_array_index (self->backends, i));
+
+      if (text != NULL)
+        g_string_append_printf (trouble, "%s%s", trouble->len > 0 ? ". " : "", text);
+    }
+  return trouble->len > 0 ? g_string_free (g_steal_pointer (&trouble), FALSE) : NULL;
 }
 
 /**

@@ -34,6 +34,8 @@ gboolean kw_pool_find_first_key (KwPool *self, guint8 *out_prefix, char **out_na
 
 GPtrArray *kw_pool_dup_devices (KwPool *self);
 
+char *kw_pool_dup_trouble (KwPool *self);
+
 GPtrArray *kw_pool_dup_ready_keys (KwPool *self, KwKeyKind kind);
 
 gboolean kw_pool_is_ready (KwPool *self);

@@ -14,6 +14,7 @@ struct _KwService
   KwConfig *current_config; /* owned; as it was read last */
   KwAccess *access;         /* owned; guarded by access_lock */
   GMutex access_lock;
+  KwHealth *health;   /* owned */
   KwMetrics *metrics; /* owned */
   KwTickets *tickets; /* owned */
   KwVault *vault;     /* owned */

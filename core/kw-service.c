@@ -347,6 +347,7 @@ kw_service_dispose (GObject *object)
   self->watch_fd = -1;
   g_clear_object (&self->vault);
   g_clear_object (&self->uses);
+  g_clear_object (&self->health);
   g_clear_object (&self->pool);
   g_clear_object (&self->keyring);
   g_clear_object (&self->test);
@@ -458,6 +459,7 @@ kw_service_new (KwConfig *config, GError **error)
   kw_pool_set_check_interval (self->pool, (gint64) hsm->check_interval * G_USEC_PER_SEC);
   kw_pool_set_replication (self->pool, hsm->replicate, hsm->min_copies);
   self->vault = kw_vault_new (self->pool, self->keyring, hsm);
+  self->health = kw_health_new (self->pool, self->keyring);
   backends = kw_plugins_new_backends (config, error);
   if (backends == NULL)
     return NULL;
@@ -623,6 +625,20 @@ kw_service_resolve_grant (KwService *self, gint64 uid, const guint32 *groups, gs
   access = kw_access_ref (self->access);
   g_mutex_unlock (&self->access_lock);
   return kw_access_resolve (access, uid, groups, n_groups);
+}
+
+/**
+ * kw_service_get_health:
+ * @self: the service
+ *
+ * Returns: (transfer none): how it is. Main context.
+ */
+KwHealth *
+kw_service_get_health (KwService *self)
+{
+  g_return_val_if_fail (KW_IS_SERVICE (self), NULL);
+
+  return self->health;
 }
 
 /**

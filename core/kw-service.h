@@ -4,6 +4,7 @@
 #include "kw-access.h"
 #include "kw-audit.h"
 #include "kw-config.h"
+#include "kw-health.h"
 #include "kw-metrics.h"
 #include "kw-pool.h"
 #include "kw-self-test.h"
@@ -88,6 +89,8 @@ KwKeyring *kw_service_get_keyring (KwService *self);
 KwUseCounter *kw_service_get_use_counter (KwService *self);
 
 KwAudit *kw_service_get_audit (KwService *self);
+
+KwHealth *kw_service_get_health (KwService *self);
 
 KwMetrics *kw_service_get_metrics (KwService *self);
 

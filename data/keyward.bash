@@ -22,7 +22,7 @@ _keyward_ids () {
 
 _keyward () {
   local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands='check decrypt device devices encrypt genkey install keys listslots monitor random reload rewrap setup showkey status test unlock'
+  local commands='check decrypt device devices encrypt genkey install keys listslots monitor random reload rewrap setup showkey status test unlock webui'
   local common='--bus-address --config --json --module --session --verbose --help --version'
   local command='' operands=0 index
   COMPREPLY=()
@@ -59,6 +59,8 @@ _keyward () {
     _keyward_words "$commands"
   elif [[ $command == device && $operands -eq 0 ]]; then
     _keyward_words retry
+  elif [[ $command == webui && $operands -eq 0 ]]; then
+    _keyward_words login
   elif [[ ( $command == device && $operands -eq 1 ) || ( $command == unlock && $operands -eq 0 ) ]]; then
     _keyward_ids devices serial
   elif [[ $command == keys && $operands -eq 0 ]]; then

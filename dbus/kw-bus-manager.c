@@ -26,7 +26,6 @@ struct _KwBusManager
   KwBusObjects *objects;
   KwBusFiles *files;
   KwBusOrgKeyward1Manager *skeleton;
-  gboolean started; /* devices were looked for */
   guint update_id;
   gboolean was_consistent;
 };
@@ -554,59 +553,6 @@ connect_methods (KwBusManager *self)
     }
 }
 
-static guint
-count_ready_devices (KwBusManager *self)
-{
-  g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
-  guint n_ready = 0;
-
-  for (guint i = 0; i < devices->len; i++)
-    n_ready += kw_device_get_state (g_ptr_array_index (devices, i)) == KW_DEVICE_READY;
-  return n_ready;
-}
-
-static gboolean
-all_devices_are_ready (KwBusManager *self)
-{
-  g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
-
-  return count_ready_devices (self) == devices->len;
-}
-
-/* Whether no configured key is another one somewhere, or missing. */
-static gboolean
-is_consistent (KwBusManager *self)
-{
-  g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (kw_service_get_keyring (self->service));
-
-  return kw_key_matrix_is_green (matrix);
-}
-
-/* What wants attention most: a key, or else a device. */
-static char *
-dup_advice (KwBusManager *self)
-{
-  g_autoptr (KwKeyMatrix) matrix = kw_keyring_ref_matrix (kw_service_get_keyring (self->service));
-  g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
-
-  for (guint i = 0; i < kw_key_matrix_get_n_keys (matrix); i++)
-    {
-      const KwKeyFacts *facts = kw_key_matrix_get_key (matrix, i);
-
-      if (facts->configured && facts->advice != NULL)
-        return g_strdup (facts->advice);
-    }
-  for (guint i = 0; i < devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (devices, i);
-
-      if (kw_device_get_state (device) != KW_DEVICE_READY)
-        return g_strdup_printf ("%s: %s", kw_device_get_name (device),
-                                kw_device_get_state_text (device));
-    }
-  return NULL;
-}
-
 static GStrv
 dup_key_ids (KwBusManager *self)
 {
@@ -623,22 +569,14 @@ update (gpointer user_data)
 {
   KwBusManager *self = user_data;
   g_auto (GStrv) ids = dup_key_ids (self);
-  KwPool *pool = kw_service_get_pool (self->service);
-  guint n_ready = count_ready_devices (self);
-  gboolean consistent = is_consistent (self);
-  g_autofree char *summary = kw_pool_dup_status_text (pool);
-  g_autofree char *advice = n_ready > 0 ? dup_advice (self) : NULL;
-  g_autofree char *text
-      = advice != NULL ? g_strdup_printf ("%s. %s", summary, advice) : g_strdup (summary);
-  const char *state;
+  KwHealth *health = kw_service_get_health (self->service);
+  gboolean consistent = kw_health_is_consistent (health);
 
   self->update_id = 0;
-  if (n_ready == 0)
-    state = self->started ? "waiting" : "starting";
-  else
-    state = consistent && all_devices_are_ready (self) ? "ready" : "degraded";
-  g_object_set (self->skeleton, "state", state, "operational", n_ready > 0, "consistent",
-                consistent, "status-text", text, "ready-devices", n_ready, "key-ids", ids, NULL);
+  g_object_set (self->skeleton, "state", kw_health_state_to_string (kw_health_get_state (health)),
+                "operational", kw_health_is_operational (health), "consistent", consistent,
+                "status-text", kw_health_get_text (health), "ready-devices",
+                kw_health_get_n_ready (health), "key-ids", ids, NULL);
   /* One message with all that changed, now. */
   g_dbus_interface_skeleton_flush (G_DBUS_INTERFACE_SKELETON (self->skeleton));
   if (self->was_consistent && !consistent)
@@ -656,7 +594,6 @@ update (gpointer user_data)
 static void
 update_soon (KwBusManager *self)
 {
-  self->started = TRUE;
   if (self->update_id == 0)
     self->update_id = g_idle_add (update, self);
 }
@@ -690,13 +627,10 @@ kw_bus_manager_new (GDBusConnection *connection,
   self->files = kw_bus_files_new (connection, service);
   g_object_set (self->skeleton, "version", KW_VERSION, NULL);
   connect_methods (self);
-  g_signal_connect_swapped (kw_service_get_pool (service), "changed", G_CALLBACK (update_soon),
-                            self);
-  g_signal_connect_swapped (kw_service_get_keyring (service), "changed", G_CALLBACK (update_soon),
+  g_signal_connect_swapped (kw_service_get_health (service), "changed", G_CALLBACK (update_soon),
                             self);
   g_signal_connect_swapped (service, "reloaded", G_CALLBACK (update_soon), self);
-  self->started = kw_pool_is_ready (kw_service_get_pool (service));
-  self->was_consistent = is_consistent (self);
+  self->was_consistent = kw_health_is_consistent (kw_service_get_health (service));
   update (self);
   if (!g_dbus_interface_skeleton_export (G_DBUS_INTERFACE_SKELETON (self->skeleton), connection,
                                          KW_BUS_PATH, error))
@@ -708,8 +642,7 @@ void
 kw_bus_manager_free (KwBusManager *self)
 {
   g_clear_handle_id (&self->update_id, g_source_remove);
-  g_signal_handlers_disconnect_by_data (kw_service_get_pool (self->service), self);
-  g_signal_handlers_disconnect_by_data (kw_service_get_keyring (self->service), self);
+  g_signal_handlers_disconnect_by_data (kw_service_get_health (self->service), self);
   if (g_dbus_interface_skeleton_get_connection (G_DBUS_INTERFACE_SKELETON (self->skeleton)) != NULL)
     g_dbus_interface_skeleton_unexport (G_DBUS_INTERFACE_SKELETON (self->skeleton));
   g_signal_handlers_disconnect_by_data (self->service, self);

@@ -193,15 +193,13 @@ KwApi *
 kw_api_new (const KwDoorContext *context)
 {
   KwApi *self = g_object_new (KW_TYPE_API, NULL);
-  KwPool *pool = kw_service_get_pool (context->service);
-  KwKeyring *keyring = kw_service_get_keyring (context->service);
 
   self->config = g_object_ref (context->config);
   self->service = g_object_ref (context->service);
   self->tickets = kw_tickets_ref (kw_service_get_tickets (context->service));
   self->sessions
       = kw_web_sessions_new (kw_config_get_state_directory (context->config), context->service);
-  self->health = kw_health_new (pool, keyring);
+  self->health = g_object_ref (kw_service_get_health (context->service));
   add_routes (self, context->http, kw_api_message_routes, kw_api_n_message_routes);
   add_routes (self, context->http, kw_api_state_routes, kw_api_n_state_routes);
   add_routes (self, context->http, kw_api_event_routes, kw_api_n_event_routes);

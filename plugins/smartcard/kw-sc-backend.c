@@ -38,6 +38,7 @@ struct _KwScBackend
   GSource *status_source;     /* owned, nullable: when to look at the status again */
   gint64 last_removed;        /* when the last token went; 0 = none did */
   gint64 last_udev;           /* when a device came or went; 0 = none did */
+  gboolean gave_up;           /* a card that was being looked at was pulled */
 };
 
 typedef enum
@@ -135,6 +136,8 @@ drop_token (Slot *slot)
 static void
 clear_slot (Slot *slot)
 {
+  if (slot->state == SLOT_PROBING || slot->state == SLOT_FAILED)
+    slot->backend->gave_up = TRUE;
   slot->state = SLOT_IDLE;
   clear_source (&slot->retry);
   g_clear_pointer (&slot->probe, kw_sc_probe_drop);
@@ -499,8 +502,9 @@ update_status (KwScBackend *self)
   clear_source (&self->status_source);
   if (when != 0)
     self->status_source = add_timeout (self, MAX (when - now, 0) + 1, on_status_time, self);
-  if (g_strcmp0 (status, self->status) == 0)
+  if (g_strcmp0 (status, self->status) == 0 && !self->gave_up)
     return;
+  self->gave_up = FALSE;
   g_free (self->status);
   self->status = g_steal_pointer (&status);
   kw_backend_emit_status_changed (KW_BACKEND (self));
@@ -713,6 +717,16 @@ kw_sc_backend_reset_token (KwBackend *backend, KwToken *token)
   update_status (self);
 }
 
+/* A card that was not pulled in the meantime, and is being looked at or will be. */
+static gboolean
+kw_sc_backend_is_token_expected (KwBackend *backend, KwToken *token)
+{
+  KwScBackend *self = KW_SC_BACKEND (backend);
+  const Slot *slot = g_hash_table_lookup (self->slots, kw_token_get_info (token)->reader);
+
+  return slot != NULL && (slot->state == SLOT_PROBING || slot->state == SLOT_FAILED);
+}
+
 static const char *
 kw_sc_backend_get_status_text (KwBackend *backend)
 {
@@ -790,6 +804,7 @@ kw_sc_backend_iface_init (KwBackendInterface *iface)
   iface->list_slots = kw_sc_backend_list_slots;
   iface->reset_token = kw_sc_backend_reset_token;
   iface->get_status_text = kw_sc_backend_get_status_text;
+  iface->is_token_expected = kw_sc_backend_is_token_expected;
   iface->get_access = kw_sc_backend_get_access;
 }
 
