@@ -97,14 +97,18 @@ call_once (const Client *client)
   static const char *const methods[] = { "Call", "Encrypt", "Decrypt", "Decrypt" };
   gboolean empty = client->call == CALL_EMPTY;
   g_autoptr (GError) error = NULL;
-  g_autoptr (GVariant) reply
-      = g_dbus_connection_call_sync (client->bus, empty ? "org.freedesktop.login1" : KW_BUS_NAME,
-                                     empty ? "/" : KW_BUS_PATH,
-                                     empty ? EMPTY_NAME : KW_BUS_MANAGER_INTERFACE,
-                                     methods[client->call],
-                                     g_variant_new ("(@aya{sv})", client->input, NULL), NULL,
-                                     G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
+  g_autoptr (GVariant) reply = NULL;
+  GVariantBuilder options;
 
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  if (client->key != NULL)
+    g_variant_builder_add (&options, "{sv}", KW_BUS_OPTION_KEY, g_variant_new_string (client->key));
+  reply = g_dbus_connection_call_sync (client->bus, empty ? "org.freedesktop.login1" : KW_BUS_NAME,
+                                       empty ? "/" : KW_BUS_PATH,
+                                       empty ? EMPTY_NAME : KW_BUS_MANAGER_INTERFACE,
+                                       methods[client->call],
+                                       g_variant_new ("(@aya{sv})", client->input, &options), NULL,
+                                       G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
   g_assert_no_error (error);
 }
 
@@ -203,7 +207,7 @@ measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seco
       g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, bytes, sizeof bytes, 1));
   g_autoptr (GVariant) sealed = prepare (buses[0], plain);
 
-  g_print ("%-16s %8s %12s %9s %9s %7s\n", "D-Bus", "clients", "calls/s", "p50 µs", "p99 µs",
+  g_print ("%-16s %8s %12s %9s %9s %7s\n", "D-Bus", "clients", "calls/s", "p50 us", "p99 us",
            "ratio");
   for (guint c = 0; c < G_N_ELEMENTS (counts); c++)
     {
@@ -242,7 +246,7 @@ measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seco
             g_print ("  goal p99 %.0f: %s", GOAL_P99_USEC,
                      p99[call] <= GOAL_P99_USEC ? "reached" : "missed");
           if (call != CALL_EMPTY && counts[c] == 1)
-            g_print ("  adds %.0f µs, goal %.0f: %s", p50[call] - p50[CALL_EMPTY], GOAL_ADDED_USEC,
+            g_print ("  adds %.0f us, goal %.0f: %s", p50[call] - p50[CALL_EMPTY], GOAL_ADDED_USEC,
                      p50[call] - p50[CALL_EMPTY] <= GOAL_ADDED_USEC ? "reached" : "missed");
           g_print ("\n");
         }
@@ -304,7 +308,7 @@ measure_rsa (KwBusRig *rig, GDBusConnection **buses, guint rounds, double second
       g_print ("%-16s %8u %12.0f %9.0f %9.0f %7.2f", "RSA-2048 decrypt", counts[c], bus_second, p50,
                p99, bus_second / loop_second);
       if (counts[c] == 1)
-        g_print ("  adds %.0f µs, goal %.0f: %s", p50 - loop_p50, GOAL_ADDED_USEC,
+        g_print ("  adds %.0f us, goal %.0f: %s", p50 - loop_p50, GOAL_ADDED_USEC,
                  p50 - loop_p50 <= GOAL_ADDED_USEC ? "reached" : "missed");
       else if (counts[c] == MAX_CLIENTS)
         g_print ("  goal %.2f of the loop (%.0f/s): %s", RSA_GOAL_RATIO, loop_second,
