@@ -90,6 +90,8 @@ function chip(table, state) {
   return element('span', { class: `chip ${tone}` }, shape(tone), t(word));
 }
 
+let commands = 0;
+
 const byId = (id) => document.getElementById(id);
 
 function setText(node, text) {
@@ -206,9 +208,10 @@ export function drawKeys(keys, devices) {
 function todoItem(tone, what, text, command) {
   const item = element('li', { class: tone }, element('strong', {}, what), ' ', text);
   if (command) {
-    const copy = element('button', { type: 'button', class: 'plain small', 'aria-label': t('Copy the command {command}', { command }) }, t('Copy'));
+    const id = `command-${++commands}`;
+    const copy = element('button', { type: 'button', class: 'plain small', 'aria-describedby': id }, t('Copy'));
     copy.addEventListener('click', () => copyText(command, copy));
-    item.append(element('div', { class: 'command' }, element('code', {}, command), copy));
+    item.append(element('div', { class: 'command' }, element('code', { id }, command), copy));
   }
   return item;
 }
