@@ -351,7 +351,7 @@ main (int argc, char **argv)
   if (WANTED ("api"))
     kw_bench_api ((guint) rounds, seconds);
   if (parts != NULL && g_strv_length (parts) == 1
-      && (WANTED ("cards") || WANTED ("pool") || WANTED ("api")))
+      && (WANTED ("cards") || WANTED ("pool") || WANTED ("api") || WANTED ("bus")))
     return EXIT_SUCCESS;
   getrlimit (RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;

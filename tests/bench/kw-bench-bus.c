@@ -30,7 +30,8 @@ typedef enum
   CALL_EMPTY,
   CALL_ENCRYPT,
   CALL_DECRYPT,
-  N_CALLS
+  N_CALLS,
+  CALL_RSA = N_CALLS,
 } Call;
 
 static const char *const call_names[N_CALLS] = { "empty method", "Encrypt, 32 B", "Decrypt, 32 B" };
@@ -85,24 +86,29 @@ typedef struct
   GDBusConnection *bus;
   Call call;
   GVariant *input;
-  gint *go; /* atomic: 1 = measure, 2 = end */
+  const char *key; /* NULL = none */
+  gint *go;        /* atomic: 1 = measure, 2 = end */
   GArray *samples;
 } Client;
 
 static void
 call_once (const Client *client)
 {
-  static const char *const methods[] = { "Call", "Encrypt", "Decrypt" };
+  static const char *const methods[] = { "Call", "Encrypt", "Decrypt", "Decrypt" };
   gboolean empty = client->call == CALL_EMPTY;
   g_autoptr (GError) error = NULL;
-  g_autoptr (GVariant) reply
-      = g_dbus_connection_call_sync (client->bus, empty ? "org.freedesktop.login1" : KW_BUS_NAME,
-                                     empty ? "/" : KW_BUS_PATH,
-                                     empty ? EMPTY_NAME : KW_BUS_MANAGER_INTERFACE,
-                                     methods[client->call],
-                                     g_variant_new ("(@aya{sv})", client->input, NULL), NULL,
-                                     G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
+  g_autoptr (GVariant) reply = NULL;
+  GVariantBuilder options;
 
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  if (client->key != NULL)
+    g_variant_builder_add (&options, "{sv}", KW_BUS_OPTION_KEY, g_variant_new_string (client->key));
+  reply = g_dbus_connection_call_sync (client->bus, empty ? "org.freedesktop.login1" : KW_BUS_NAME,
+                                       empty ? "/" : KW_BUS_PATH,
+                                       empty ? EMPTY_NAME : KW_BUS_MANAGER_INTERFACE,
+                                       methods[client->call],
+                                       g_variant_new ("(@aya{sv})", client->input, &options), NULL,
+                                       G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
   g_assert_no_error (error);
 }
 
@@ -131,6 +137,7 @@ run_clients (GDBusConnection **buses,
              guint n_clients,
              Call what,
              GVariant *input,
+             const char *key,
              double seconds,
              KwBenchFigures *out_figures)
 {
@@ -142,8 +149,8 @@ run_clients (GDBusConnection **buses,
 
   for (guint i = 0; i < n_clients; i++)
     {
-      clients[i]
-          = (Client){ buses[i], what, input, &go, g_array_new (FALSE, FALSE, sizeof (guint32)) };
+      clients[i] = (Client){ buses[i], what, input,
+                             key,      &go,  g_array_new (FALSE, FALSE, sizeof (guint32)) };
       threads[i] = g_thread_new ("client", client_thread, &clients[i]);
     }
   g_usleep (100000);
@@ -200,7 +207,7 @@ measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seco
       g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, bytes, sizeof bytes, 1));
   g_autoptr (GVariant) sealed = prepare (buses[0], plain);
 
-  g_print ("%-16s %8s %12s %9s %9s %7s\n", "D-Bus", "clients", "calls/s", "p50 µs", "p99 µs",
+  g_print ("%-16s %8s %12s %9s %9s %7s\n", "D-Bus", "clients", "calls/s", "p50 us", "p99 us",
            "ratio");
   for (guint c = 0; c < G_N_ELEMENTS (counts); c++)
     {
@@ -217,7 +224,7 @@ measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seco
               KwBenchFigures figures = { 0 };
 
               run_clients (buses, counts[c], (Call) call, call == CALL_DECRYPT ? sealed : plain,
-                           seconds, &figures);
+                           NULL, seconds, &figures);
               values[call * rounds + r] = figures.per_second;
               values[(N_CALLS + call) * rounds + r] = figures.p50_usec;
               values[(2 * N_CALLS + call) * rounds + r] = figures.p99_usec;
@@ -239,12 +246,82 @@ measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seco
             g_print ("  goal p99 %.0f: %s", GOAL_P99_USEC,
                      p99[call] <= GOAL_P99_USEC ? "reached" : "missed");
           if (call != CALL_EMPTY && counts[c] == 1)
-            g_print ("  adds %.0f µs, goal %.0f: %s", p50[call] - p50[CALL_EMPTY], GOAL_ADDED_USEC,
+            g_print ("  adds %.0f us, goal %.0f: %s", p50[call] - p50[CALL_EMPTY], GOAL_ADDED_USEC,
                      p50[call] - p50[CALL_EMPTY] <= GOAL_ADDED_USEC ? "reached" : "missed");
           g_print ("\n");
         }
     }
   (void) rig;
+}
+
+#define RSA_GOAL_RATIO 0.68
+#define LOOP_THREADS 4
+
+/* Beside the bare PKCS#11 loop with four threads on the same token. */
+static void
+measure_rsa (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seconds)
+{
+  KwDaemonRig *daemon = kw_bus_rig_get_daemon (rig);
+  static const guint counts[] = { 1, 4, MAX_CLIENTS };
+  g_autofree char *pem = NULL;
+  KwBenchSetup setup = { 0 };
+  g_autoptr (GVariant) block = NULL;
+  double loop_second = 0;
+
+  setup.rig = daemon;
+  setup.module = kw_soft_hsm_find_module ();
+  setup.pin = KW_TEST_PIN;
+  setup.seconds = seconds;
+  setup.key_uuid = kw_daemon_rig_make_key (daemon, &pem);
+  setup.key_id = kw_test_uuid_to_bytes (setup.key_uuid);
+  setup.plaintext = g_bytes_new_static ("0123456789abcdef0123456789abcdef", PAYLOAD_BYTES);
+  setup.ciphertext = kw_test_encrypt (pem, setup.plaintext);
+  block = g_variant_ref_sink (
+      g_variant_new_from_bytes (G_VARIANT_TYPE_BYTESTRING, setup.ciphertext, TRUE));
+  kw_bench_loop_open (&setup);
+  for (guint c = 0; c < G_N_ELEMENTS (counts); c++)
+    {
+      g_autofree double *values = g_new0 (double, (gsize) 5 * rounds);
+      double loop_p50 = 0;
+      double bus_second = 0;
+      double p50 = 0;
+      double p99 = 0;
+
+      for (guint r = 0; r < rounds; r++)
+        {
+          KwBenchFigures loop = { 0 };
+          KwBenchFigures bus = { 0 };
+
+          kw_bench_loop_run (&setup, counts[c] == 1 ? 1 : LOOP_THREADS, &loop);
+          run_clients (buses, counts[c], CALL_RSA, block, setup.key_uuid, seconds, &bus);
+          values[r] = loop.per_second;
+          values[rounds + r] = loop.p50_usec;
+          values[2 * rounds + r] = bus.per_second;
+          values[3 * rounds + r] = bus.p50_usec;
+          values[4 * rounds + r] = bus.p99_usec;
+        }
+      loop_second = kw_bench_median (values, rounds);
+      loop_p50 = kw_bench_median (values + rounds, rounds);
+      bus_second = kw_bench_median (values + 2 * rounds, rounds);
+      p50 = kw_bench_median (values + 3 * rounds, rounds);
+      p99 = kw_bench_median (values + 4 * rounds, rounds);
+      g_print ("%-16s %8u %12.0f %9.0f %9.0f %7.2f", "RSA-2048 decrypt", counts[c], bus_second, p50,
+               p99, bus_second / loop_second);
+      if (counts[c] == 1)
+        g_print ("  adds %.0f us, goal %.0f: %s", p50 - loop_p50, GOAL_ADDED_USEC,
+                 p50 - loop_p50 <= GOAL_ADDED_USEC ? "reached" : "missed");
+      else if (counts[c] == MAX_CLIENTS)
+        g_print ("  goal %.2f of the loop (%.0f/s): %s", RSA_GOAL_RATIO, loop_second,
+                 bus_second / loop_second >= RSA_GOAL_RATIO ? "reached" : "missed");
+      else
+        g_print ("  goal p99 %.0f: %s", GOAL_P99_USEC, p99 <= GOAL_P99_USEC ? "reached" : "missed");
+      g_print ("\n");
+    }
+  kw_bench_loop_close ();
+  g_bytes_unref (setup.key_id);
+  g_bytes_unref (setup.plaintext);
+  g_bytes_unref (setup.ciphertext);
+  g_free (setup.key_uuid);
 }
 
 static void
@@ -320,6 +397,7 @@ kw_bench_bus (guint rounds, double seconds)
       g_assert_cmpint (g_get_monotonic_time (), <, deadline);
     }
   measure_calls (rig, buses, rounds, seconds);
+  measure_rsa (rig, buses, rounds, seconds);
   measure_listeners (rig);
   g_subprocess_force_exit (empty);
   for (guint i = 0; i < MAX_CLIENTS; i++)

@@ -534,6 +534,39 @@ dup_path (Fixture *f, const char *name)
   return g_build_filename (kw_daemon_rig_get_directory (f->rig), name, NULL);
 }
 
+/* One block under an RSA key, as ownCloud has them. */
+static void
+test_rsa (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *pem = NULL;
+  g_autofree char *uuid = kw_daemon_rig_make_key (f->rig, &pem);
+  g_autoptr (GBytes) plain = g_bytes_new_static ("text", 4);
+  g_autoptr (GBytes) block = kw_test_encrypt (pem, plain);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) reply = NULL;
+  g_autoptr (GVariant) text = NULL;
+  GVariantBuilder options;
+
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  g_variant_builder_add (&options, "{sv}", "key", g_variant_new_string (uuid));
+  reply = g_dbus_connection_call_sync (
+      f->bus, KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Decrypt",
+      g_variant_new ("(@aya{sv})",
+                     g_variant_new_from_bytes (G_VARIANT_TYPE_BYTESTRING, block, TRUE), &options),
+      NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
+  g_assert_no_error (error);
+  text = g_variant_get_child_value (reply, 0);
+  g_assert_cmpmem (g_variant_get_data (text), g_variant_get_size (text), "text", 4);
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  g_variant_builder_add (&options, "{sv}", "key", g_variant_new_string ("label:first"));
+  assert_call_fails (
+      f, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Decrypt",
+      g_variant_new ("(@aya{sv})", g_variant_new_bytestring ("x"), &options),
+      KW_ERROR_INVALID_ARGUMENT,
+      "The option key of Decrypt is the UUID of an RSA key, without associated-data; "
+      "an envelope tells its key itself");
+}
+
 /* From a file to a file, by descriptors; what fails leaves no file. */
 static void
 test_stream (Fixture *f, G_GNUC_UNUSED gconstpointer data)
@@ -801,6 +834,7 @@ main (int argc, char **argv)
   ADD ("properties-are-read-only", set_up, test_properties_are_read_only);
   ADD ("retry", set_up, test_retry);
   ADD ("retry-by-command", set_up, test_retry_by_command);
+  ADD ("rsa", set_up, test_rsa);
   ADD ("stream", set_up_with_keys, test_stream);
   ADD ("usage", set_up_stopped, test_usage);
   ADD ("reload", set_up, test_reload);
