@@ -51,7 +51,7 @@ keyward () {
   esac
 }
 
-all='check decrypt device devices encrypt genkey install keys listslots monitor random reload rewrap setup showkey status test unlock'
+all='check decrypt device devices encrypt genkey install keys listslots monitor random reload rewrap setup showkey status test unlock webui'
 tap_check /completion/keyward is_registered keyward
 tap_check /completion/hsmdaemon is_registered hsmdaemon
 tap_check /completion/commands offers "$all" keyward ''
