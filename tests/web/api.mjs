@@ -497,5 +497,6 @@ await test('under TLS cookies are for TLS alone', async () => {
   secure.destroy();
 });
 
+await test('the daemon ends well', () => rig.stopDaemon());
 rig.destroy();
 end();

@@ -72,5 +72,6 @@ await test(`${SECONDS} s of wrk while cards come and go: no 5xx while one is rea
   await until('all devices', () => rig.isReady(3), 60);
 });
 
+await test('the daemon ends well', () => rig.stopDaemon());
 rig.destroy();
 end();

@@ -302,5 +302,6 @@ await test('no error in the console, no violation of the policy, no other host',
 });
 
 await browser.close();
+await test('the daemon ends well', () => rig.stopDaemon());
 rig.destroy();
 end();
