@@ -161,7 +161,7 @@ refuse (KwApi *self, KwHttpRequest *request, const char *address, const char *de
 static KwCaller *
 find_by_token (KwApi *self, const char *token, const char *address, gint64 uid)
 {
-  KwCaller *caller = kw_verified_tokens_find (self->tokens, token, address);
+  KwCaller *caller = kw_verified_tokens_find (self->tokens, token, address, uid);
   gint64 expires = 0;
 
   if (caller != NULL || kw_refusals_are_too_many (self->refusals, address))
