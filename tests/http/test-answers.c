@@ -176,10 +176,27 @@ test_pending_until_resumed (void)
   close (fd);
 }
 
+/* Who still waits when the server ends is told so. */
+static void
+test_end_of_the_server (void)
+{
+  for (guint i = 0; i < 20; i++)
+    {
+      g_autoptr (Bench) bench = bench_new ();
+      int fd = ask (bench);
+
+      kw_http_server_stop (bench->server);
+      expect (fd, "503");
+      g_assert_cmpuint (kw_http_server_get_n_pending (bench->server), ==, 0);
+      close (fd);
+    }
+}
+
 int
 main (int argc, char *argv[])
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/answers/pending-until-resumed", test_pending_until_resumed);
+  g_test_add_func ("/answers/end-of-the-server", test_end_of_the_server);
   return g_test_run ();
 }
