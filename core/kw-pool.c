@@ -2006,11 +2006,11 @@ kw_pool_unlock (KwPool *self, const char *serial, KwSecret *pin)
   for (guint i = 0; i < chosen->len; i++)
     {
       KwDevice *device = g_ptr_array_index (chosen, i);
+      const char *device_serial = kw_token_get_info (kw_device_get_token (device))->serial;
 
-      if (g_hash_table_size (self->pins) < KW_MAX_KNOWN_DEVICES)
-        g_hash_table_replace (self->pins,
-                              g_strdup (kw_token_get_info (kw_device_get_token (device))->serial),
-                              kw_secret_ref (pin));
+      /* Without a serial number the next such token could be any. */
+      if (device_serial[0] != '\0' && g_hash_table_size (self->pins) < KW_MAX_KNOWN_DEVICES)
+        g_hash_table_replace (self->pins, g_strdup (device_serial), kw_secret_ref (pin));
       kw_device_set_pin (device, pin);
       kw_device_open (device);
     }

@@ -114,6 +114,11 @@ handle_events (KwHttpRequest *request, gpointer user_data)
   g_autoptr (KwHttpStream) stream = NULL;
   g_autoptr (GBytes) first = NULL;
 
+  if (kw_http_request_is_head (request))
+    {
+      kw_http_request_respond (request, &response);
+      return;
+    }
   if (!there_is_room (binding->api))
     {
       kw_api_respond_problem (request, KW_STATUS_SERVICE_UNAVAILABLE, "too-many-listeners",

@@ -72,7 +72,9 @@ struct _Messages
   Kind kind;
   gboolean is_batch;
   gboolean is_raw;
-  gboolean too_large; /* the only message is */
+  char *associated_header; /* owned, nullable: of a message that is sent as it is */
+  char *key;               /* owned, nullable: likewise */
+  gboolean too_large;      /* the only message is */
   guint n_messages;
   gint n_running; /* atomic; one more while they are being begun */
   Message *list;
@@ -87,6 +89,8 @@ messages_free (Messages *self)
       g_clear_error (&self->list[i].error);
     }
   g_free (self->list);
+  g_free (self->associated_header);
+  g_free (self->key);
   kw_http_request_unref (self->request);
   g_object_unref (self->api);
   g_free (self);
@@ -468,8 +472,9 @@ begin_json (Messages *self, KwSecret *body, GError **error)
 static gboolean
 read_header (Messages *self, GBytes **out_data, GError **error)
 {
-  const char *header = kw_http_request_get_header (self->request, HEADER_ASSOCIATED);
-  g_autofree char *quoted = header != NULL ? g_strdup_printf ("\"%s\"", header) : NULL;
+  g_autofree char *quoted = self->associated_header != NULL
+                                ? g_strdup_printf ("\"%s\"", self->associated_header)
+                                : NULL;
   KwJsonValue value = { KW_JSON_STRING, quoted, quoted != NULL ? strlen (quoted) : 0 };
 
   if (decode_associated (&value, out_data, error))
@@ -505,10 +510,8 @@ begin_raw (Messages *self, KwSecret *body, GError **error)
     }
   if (body == NULL)
     return FALSE;
-  self->is_raw = TRUE;
   init_one (self);
-  begin_job (&self->list[0],
-             new_job (self, body, associated, kw_http_request_get_query (self->request, "key")));
+  begin_job (&self->list[0], new_job (self, body, associated, self->key));
   return TRUE;
 }
 
@@ -516,11 +519,10 @@ static void
 begin (Messages *self)
 {
   KwSecret *body = kw_http_request_get_secret_body (self->request);
-  const char *type = kw_http_request_get_header (self->request, "Content-Type");
   g_autoptr (GError) error = NULL;
   gboolean begun = FALSE;
 
-  if (type != NULL && g_ascii_strncasecmp (type, TYPE_RAW, strlen (TYPE_RAW)) == 0)
+  if (self->is_raw)
     begun = begin_raw (self, body, &error);
   else
     begun = begin_json (self, body, &error);
@@ -540,6 +542,20 @@ kw_api_run_large (gpointer data, gpointer user_data G_GNUC_UNUSED)
   begin (data);
 }
 
+/* Headers and query are the connection's, which may be gone when another thread comes to it. */
+static void
+read_headers (Messages *self)
+{
+  const char *type = kw_http_request_get_header (self->request, "Content-Type");
+
+  self->is_raw = type != NULL && g_ascii_strncasecmp (type, TYPE_RAW, strlen (TYPE_RAW)) == 0;
+  if (!self->is_raw)
+    return;
+  self->associated_header
+      = g_strdup (kw_http_request_get_header (self->request, HEADER_ASSOCIATED));
+  self->key = g_strdup (kw_http_request_get_query (self->request, "key"));
+}
+
 static void
 handle (KwHttpRequest *request, gpointer user_data, Kind kind)
 {
@@ -551,6 +567,7 @@ handle (KwHttpRequest *request, gpointer user_data, Kind kind)
   self->request = kw_http_request_ref (request);
   self->kind = kind;
   self->n_running = 1;
+  read_headers (self);
   if (body != NULL && kw_secret_get_size (body) > LARGE_BODY_BYTES)
     g_thread_pool_push (self->api->threads, self, NULL);
   else

@@ -78,8 +78,9 @@ typedef struct
 /* Who calls, kept with his request. */
 typedef struct
 {
-  KwCaller *caller; /* owned, nullable: anybody */
-  char *cookie;     /* owned, nullable: what he showed; wiped */
+  KwCaller *caller;      /* owned, nullable: anybody */
+  char *cookie;          /* owned, nullable: what he showed; wiped */
+  gboolean many_cookies; /* too many came from his address that are of no session */
 } KwApiVisitor;
 
 /* A test, as the API shows it. Main context. */
@@ -99,7 +100,8 @@ struct _KwApi
   KwService *service;       /* owned */
   GMainContext *context;    /* owned */
   KwHealth *health;         /* owned */
-  KwRefusals *refusals;     /* owned */
+  KwRefusals *refusals;     /* owned: of tokens and links */
+  KwRefusals *old_cookies;  /* owned: of cookies; a page that was left open shows one each second */
   KwWebSessions *sessions;  /* owned */
   KwVerifiedTokens *tokens; /* owned */
   KwTickets *tickets;       /* owned */

@@ -27,6 +27,7 @@
 #define COOKIE_NAME "keyward-session"
 #define HEADER_FORGERY "X-Keyward-Token"
 #define MAX_HOST_BYTES 255
+#define TOO_MANY "Too many requests with a wrong token, cookie or link; wait a second"
 
 static void
 visitor_free (gpointer data)
@@ -147,8 +148,7 @@ static gboolean
 refuse (KwApi *self, KwHttpRequest *request, const char *address, const char *detail)
 {
   if (kw_refusals_are_too_many (self->refusals, address))
-    kw_api_respond_problem (request, KW_STATUS_TOO_MANY_REQUESTS, "too-many-refusals",
-                            "Too many requests with a wrong token, cookie or link; wait a second");
+    kw_api_respond_problem (request, KW_STATUS_TOO_MANY_REQUESTS, "too-many-refusals", TOO_MANY);
   else
     {
       kw_refusals_count (self->refusals, address);
@@ -161,7 +161,7 @@ refuse (KwApi *self, KwHttpRequest *request, const char *address, const char *de
 static KwCaller *
 find_by_token (KwApi *self, const char *token, const char *address, gint64 uid)
 {
-  KwCaller *caller = kw_verified_tokens_find (self->tokens, token, address);
+  KwCaller *caller = kw_verified_tokens_find (self->tokens, token, address, uid);
   gint64 expires = 0;
 
   if (caller != NULL || kw_refusals_are_too_many (self->refusals, address))
@@ -207,8 +207,9 @@ find_visitor (KwApi *self, KwHttpRequest *request, KwApiVisitor *visitor)
     visitor->caller = kw_web_sessions_find (self->sessions, visitor->cookie, address);
   if (visitor->cookie == NULL || visitor->caller != NULL)
     return TRUE;
-  /* An old cookie is no attack, but a guess would look the same. */
-  kw_refusals_count (self->refusals, address);
+  /* An old cookie is no attack, but a guess would look the same. It costs nobody else at that address his turn. */
+  visitor->many_cookies = kw_refusals_are_too_many (self->old_cookies, address);
+  kw_refusals_count (self->old_cookies, address);
   return TRUE;
 }
 
@@ -254,6 +255,9 @@ check_access (KwApi *self, KwHttpRequest *request, const KwApiRoute *route, KwAp
     {
       if (route->access == KW_API_PAGE)
         kw_api_respond_sign_in (request);
+      else if (visitor->many_cookies)
+        kw_api_respond_problem (request, KW_STATUS_TOO_MANY_REQUESTS, "too-many-refusals",
+                                TOO_MANY);
       else
         kw_api_respond_problem (request, KW_STATUS_UNAUTHORIZED, "not-authenticated",
                                 "This takes a JSON Web Token, or a browser that was signed in by "

@@ -144,6 +144,7 @@ kw_api_finalize (GObject *object)
   g_hash_table_unref (self->states);
   g_queue_clear_full (&self->news, (GDestroyNotify) g_bytes_unref);
   kw_refusals_free (self->refusals);
+  kw_refusals_free (self->old_cookies);
   kw_web_sessions_free (self->sessions);
   kw_verified_tokens_free (self->tokens);
   kw_tickets_unref (self->tickets);
@@ -176,6 +177,7 @@ kw_api_init (KwApi *self)
   self->states = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   self->context = g_main_context_ref_thread_default ();
   self->refusals = kw_refusals_new ();
+  self->old_cookies = kw_refusals_new ();
   self->tokens = kw_verified_tokens_new ();
   self->threads = g_thread_pool_new (kw_api_run_large, NULL, MAX_LARGE_THREADS, FALSE, NULL);
   self->alive = g_get_monotonic_time ();

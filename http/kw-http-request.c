@@ -269,8 +269,9 @@ kw_http_request_respond_raw (KwHttpRequest *request, guint status, struct MHD_Re
       if (request->suspended)
         {
           request->suspended = FALSE;
-          kw_http_server_forget_pending (request->server, request);
+          /* In this order: the server may be ended as soon as nothing is pending, and then no connection may rest. */
           MHD_resume_connection (request->mhd);
+          kw_http_server_forget_pending (request->server, request);
         }
     }
   g_mutex_unlock (&request->lock);

@@ -34,6 +34,8 @@
 #define MAX_ROUTES 64
 #define API_PREFIX "/api/"
 #define SWEEP_INTERVAL_SECONDS 1
+#define LAST_ANSWERS_USEC (500 * G_TIME_SPAN_MILLISECOND)
+#define LAST_ANSWERS_INTERVAL_USEC (2 * G_TIME_SPAN_MILLISECOND)
 #define OVERLONG_FACTOR                                                                            \
   4 /* an overlong chunked body is read and dropped up to this many times its limit, for a clean 413 */
 #define MAX_TLS_FILE_BYTES (256 * 1024)
@@ -889,6 +891,31 @@ kw_http_server_get_n_pending (KwHttpServer *self)
   return n_pending;
 }
 
+/*
+ * Waits for answers to be sent, since libmicrohttpd closes connections at its end as they are. The loop does not run any more,
+ * so this may sleep; a peer that does not read is not waited for.
+ */
+static void
+wait_for_answers (GPtrArray *requests)
+{
+  gint64 by = g_get_monotonic_time () + LAST_ANSWERS_USEC;
+
+  for (guint i = 0; i < requests->len; i++)
+    {
+      KwHttpRequest *request = g_ptr_array_index (requests, i);
+      gboolean sent = FALSE;
+
+      while (!sent && g_get_monotonic_time () < by)
+        {
+          g_mutex_lock (&request->lock);
+          sent = request->mhd == NULL;
+          g_mutex_unlock (&request->lock);
+          if (!sent)
+            g_usleep (LAST_ANSWERS_INTERVAL_USEC);
+        }
+    }
+}
+
 /**
  * kw_http_server_stop:
  * @self: a server
@@ -918,6 +945,7 @@ kw_http_server_stop (KwHttpServer *self)
   for (guint i = 0; i < pending->len; i++)
     kw_http_request_respond_text (g_ptr_array_index (pending, i), MHD_HTTP_SERVICE_UNAVAILABLE,
                                   "The service is stopping");
+  wait_for_answers (pending);
   for (guint i = 0; i < self->daemons->len; i++)
     MHD_stop_daemon (g_ptr_array_index (self->daemons, i));
   g_ptr_array_set_size (self->daemons, 0);

@@ -181,7 +181,9 @@ kw_http_stream_push (KwHttpStream *self, GBytes *bytes)
 
   g_mutex_lock (&self->lock);
   open = !self->closed;
-  too_slow = open && self->n_queued + g_bytes_get_size (bytes) > KW_MAX_STREAM_BYTES;
+  /* Who has read all is not slow, however much comes at once. */
+  too_slow = open && self->n_queued > 0
+             && self->n_queued + g_bytes_get_size (bytes) > KW_MAX_STREAM_BYTES;
   if (too_slow)
     self->closed = TRUE;
   else if (open)

@@ -13,8 +13,8 @@
 
 /*
  * A client shows the same token with each of thousands of requests. Once it was verified it is known by its SHA-256, until
- * it expires; the token itself is not kept. It is known together with the address it came from, since that is part of
- * who the caller is.
+ * it expires; the token itself is not kept. It is known together with the address and the user id it came from, since those
+ * are part of who the caller is.
  *
  * Any thread.
  */
@@ -56,11 +56,12 @@ token_free (gpointer data)
 }
 
 static gboolean
-make_digest (const char *token, const char *address, guint8 *out_digest)
+make_digest (const char *token, const char *address, gint64 uid, guint8 *out_digest)
 {
   EVP_MD_CTX *context = EVP_MD_CTX_new ();
   gboolean good = context != NULL && EVP_DigestInit_ex (context, EVP_sha256 (), NULL) == 1
                   && EVP_DigestUpdate (context, address, strlen (address) + 1) == 1
+                  && EVP_DigestUpdate (context, &uid, sizeof uid) == 1
                   && EVP_DigestUpdate (context, token, strlen (token)) == 1
                   && EVP_DigestFinal_ex (context, out_digest, NULL) == 1;
 
@@ -102,17 +103,18 @@ kw_verified_tokens_free (KwVerifiedTokens *self)
  * @self: tokens
  * @token: what somebody shows
  * @address: where he connects from
+ * @uid: his user id on a UNIX socket, else %KW_CALLER_NO_UID
  *
  * Returns: (transfer full) (nullable): who he is; %NULL when the token has to be verified
  */
 KwCaller *
-kw_verified_tokens_find (KwVerifiedTokens *self, const char *token, const char *address)
+kw_verified_tokens_find (KwVerifiedTokens *self, const char *token, const char *address, gint64 uid)
 {
   Token wanted;
   const Token *known = NULL;
   KwCaller *caller = NULL;
 
-  if (!make_digest (token, address, wanted.digest))
+  if (!make_digest (token, address, uid, wanted.digest))
     return NULL;
   g_mutex_lock (&self->lock);
   known = g_hash_table_lookup (self->tokens, &wanted);
@@ -140,7 +142,8 @@ kw_verified_tokens_add (KwVerifiedTokens *self, const char *token, KwCaller *cal
 
   known->caller = kw_caller_ref (caller);
   known->expires = expires;
-  if (!make_digest (token, kw_caller_get_address (caller), known->digest))
+  if (!make_digest (token, kw_caller_get_address (caller), kw_caller_get_uid (caller),
+                    known->digest))
     {
       token_free (known);
       return;

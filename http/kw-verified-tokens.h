@@ -16,7 +16,10 @@ KwVerifiedTokens *kw_verified_tokens_new (void);
 
 void kw_verified_tokens_free (KwVerifiedTokens *self);
 
-KwCaller *kw_verified_tokens_find (KwVerifiedTokens *self, const char *token, const char *address);
+KwCaller *kw_verified_tokens_find (KwVerifiedTokens *self,
+                                   const char *token,
+                                   const char *address,
+                                   gint64 uid);
 
 void kw_verified_tokens_add (KwVerifiedTokens *self,
                              const char *token,

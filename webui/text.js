@@ -2,7 +2,7 @@
 // Texts in the language of the reader. The page's own are looked up; sentences of the daemon come in English, as they stand
 // in its log, and are found by their pattern.
 
-let catalogue = { language: 'en', strings: {} };
+let catalogue = { language: 'en', strings: Object.create(null) };
 let patterns = null;
 
 export function language() {
@@ -12,7 +12,9 @@ export function language() {
 export async function loadCatalogue(wanted) {
   const response = await fetch('/catalogue.json' + (wanted ? `?language=${wanted}` : ''));
   if (response.ok) {
-    catalogue = await response.json();
+    const { language: code, strings } = await response.json();
+    // Without what every object has: “constructor” is a text like others.
+    catalogue = { language: code, strings: Object.assign(Object.create(null), strings) };
     patterns = null;
   }
 }
@@ -21,6 +23,11 @@ export async function loadCatalogue(wanted) {
 export function t(text, values = {}) {
   const found = catalogue.strings[text] || text;
   return found.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+// A name that devices or the configuration chose, as one word of a command line: nothing in it is for the shell.
+export function shellWord(text) {
+  return /^[\w.:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 // Marks a text that is looked up elsewhere.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // What is shown: every function draws a part of the page from what the daemon told.
 
-import { t, N_, sentence, language } from './text.js';
+import { t, N_, sentence, language, shellWord } from './text.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 const CHART_SECONDS = 60;
@@ -41,11 +41,11 @@ const TESTS = {
 
 // What to paste for each thing that is not green.
 const DEVICE_COMMANDS = {
-  locked: () => 'keyward unlock', 'pin-refused': (device) => `keyward device retry ${device.serial}`, degraded: () => 'journalctl -u keywardd -n 50',
+  locked: () => 'keyward unlock', 'pin-refused': (device) => `keyward device retry ${shellWord(device.serial)}`, degraded: () => 'journalctl -u keywardd -n 50',
   mismatched: () => 'keyward keys', unsupported: () => 'keyward check', stuck: () => 'keyward devices',
 };
 const KEY_COMMANDS = {
-  different: (key) => `keyward keys accept ${key.id}`, missing: () => 'keyward keys', weak: () => 'keyward keys generate --kind aes256 --label NEW',
+  different: (key) => `keyward keys accept ${shellWord(key.id)}`, missing: () => 'keyward keys', weak: () => 'keyward keys generate --kind aes256 --label NEW',
 };
 
 const SHAPES = {

@@ -441,6 +441,25 @@ test_unlocked_token_comes_back (Fixture *fixture, gconstpointer data G_GNUC_UNUS
   kw_iterate_until (device_state (fixture) == KW_DEVICE_READY);
 }
 
+/* A token without a serial number cannot be told from another one: its PIN is not presented to whatever comes next. */
+static void
+test_pin_of_a_nameless_token (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  KwFakeBackend *backend = kw_fake_backend_get_newest ();
+  g_autoptr (KwFakeToken) nameless = kw_fake_token_new ("", PIN);
+  g_autoptr (KwFakeToken) other = kw_fake_token_new ("", "999999");
+
+  kw_fake_backend_unplug (backend, fixture->token);
+  kw_fake_backend_plug (backend, nameless);
+  kw_iterate_until (device_state (fixture) == KW_DEVICE_LOCKED);
+  g_assert_true (unlock (fixture, fixture->admin, PIN, NULL, NULL));
+  kw_fake_backend_unplug (backend, nameless);
+  kw_fake_backend_plug (backend, other);
+  kw_iterate_until (device_state (fixture) != KW_DEVICE_PROBING);
+  g_assert_cmpint (device_state (fixture), ==, KW_DEVICE_LOCKED);
+  g_assert_cmpuint (kw_fake_token_get_n_calls (other, KW_FAKE_LOGIN), ==, 0);
+}
+
 static void
 count_reload (KwService *service G_GNUC_UNUSED, guint *n_reloads)
 {
@@ -609,6 +628,7 @@ main (int argc, char **argv)
   add_locked ("/service-admin/unlock/right", test_unlock);
   add_locked ("/service-admin/unlock/wrong", test_wrong_pin_is_presented_once);
   add_locked ("/service-admin/unlock/comes-back", test_unlocked_token_comes_back);
+  add_locked ("/service-admin/unlock/nameless", test_pin_of_a_nameless_token);
   add ("/service-admin/reload/good", test_reload);
   add ("/service-admin/reload/bad", test_bad_reload);
   add ("/service-admin/key/chosen", test_chosen_key);

@@ -154,6 +154,21 @@ test_sessions_are_kept (Fixture *f, gconstpointer data G_GNUC_UNUSED)
   kw_web_sessions_free (sessions);
 }
 
+/* On a UNIX socket all come from one address: who shows a token there is told apart by his user id. */
+static void
+test_tokens_of_users (void)
+{
+  KwVerifiedTokens *tokens = kw_verified_tokens_new ();
+  g_autoptr (KwCaller) caller = new_caller ("unix", 1000);
+  g_autoptr (KwCaller) found = NULL;
+
+  kw_verified_tokens_add (tokens, "a.b.c", caller, g_get_real_time () / G_USEC_PER_SEC + 100);
+  found = kw_verified_tokens_find (tokens, "a.b.c", "unix", 1000);
+  g_assert_true (found == caller);
+  g_assert_null (kw_verified_tokens_find (tokens, "a.b.c", "unix", 1001));
+  kw_verified_tokens_free (tokens);
+}
+
 static void
 test_tokens (void)
 {
@@ -162,14 +177,14 @@ test_tokens (void)
   gint64 now = g_get_real_time () / G_USEC_PER_SEC;
   g_autoptr (KwCaller) found = NULL;
 
-  g_assert_null (kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.1"));
+  g_assert_null (kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.1", KW_CALLER_NO_UID));
   kw_verified_tokens_add (tokens, "a.b.c", caller, now + 100);
-  found = kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.1");
+  found = kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.1", KW_CALLER_NO_UID);
   g_assert_true (found == caller);
-  g_assert_null (kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.2"));
-  g_assert_null (kw_verified_tokens_find (tokens, "a.b.d", "192.0.2.1"));
+  g_assert_null (kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.2", KW_CALLER_NO_UID));
+  g_assert_null (kw_verified_tokens_find (tokens, "a.b.d", "192.0.2.1", KW_CALLER_NO_UID));
   kw_verified_tokens_add (tokens, "old", caller, now - 1);
-  g_assert_null (kw_verified_tokens_find (tokens, "old", "192.0.2.1"));
+  g_assert_null (kw_verified_tokens_find (tokens, "old", "192.0.2.1", KW_CALLER_NO_UID));
   /* Too many are forgotten, and are no harm. */
   for (guint i = 0; i < KW_MAX_VERIFIED_TOKENS + 1; i++)
     {
@@ -177,7 +192,7 @@ test_tokens (void)
 
       kw_verified_tokens_add (tokens, token, caller, now + 100);
     }
-  g_assert_null (kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.1"));
+  g_assert_null (kw_verified_tokens_find (tokens, "a.b.c", "192.0.2.1", KW_CALLER_NO_UID));
   kw_verified_tokens_free (tokens);
 }
 
@@ -214,6 +229,7 @@ main (int argc, char *argv[])
   g_test_add ("/sessions/too-many", Fixture, NULL, set_up, test_too_many_sessions, tear_down);
   g_test_add ("/sessions/kept", Fixture, NULL, set_up, test_sessions_are_kept, tear_down);
   g_test_add_func ("/tokens/verified", test_tokens);
+  g_test_add_func ("/tokens/users", test_tokens_of_users);
   g_test_add_func ("/refusals/counted", test_refusals);
   return g_test_run ();
 }

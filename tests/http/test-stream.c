@@ -202,6 +202,26 @@ test_who_does_not_read_is_cut_off (void)
   kw_http_stream_unref (stream);
 }
 
+/* A list of very many keys is no fault of who reads it; neither at the beginning nor when the connection rests. */
+static void
+test_much_at_once (void)
+{
+  g_autoptr (Bench) bench = bench_new ();
+  int fd = open_stream (bench, 0);
+  g_autofree char *much = g_strnfill (2 * KW_MAX_STREAM_BYTES, 'x');
+
+  push_text (bench, much);
+  expect (fd, "xxxxxxxx");
+  close (fd);
+  fd = open_stream (bench, 0);
+  push_text (bench, "hello");
+  expect (fd, "hello");
+  push_text (bench, much);
+  kw_http_stream_close (bench->stream);
+  expect (fd, "0\r\n\r\n");
+  close (fd);
+}
+
 static void
 test_who_leaves_is_noticed (void)
 {
@@ -249,6 +269,7 @@ main (int argc, char *argv[])
   g_test_add_func ("/stream/arrives", test_what_is_added_arrives);
   g_test_add_func ("/stream/server-ends", test_the_end_of_the_server_ends_it);
   g_test_add_func ("/stream/slow", test_who_does_not_read_is_cut_off);
+  g_test_add_func ("/stream/much-at-once", test_much_at_once);
   g_test_add_func ("/stream/leaves", test_who_leaves_is_noticed);
   g_test_add_func ("/stream/coming-and-going", test_coming_and_going);
   return g_test_run ();

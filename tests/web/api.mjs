@@ -7,6 +7,7 @@ import addFormats from 'ajv-formats';
 import { spawnSync } from 'node:child_process';
 import http from 'node:http';
 import https from 'node:https';
+import net from 'node:net';
 import { Rig, assert, end, equal, keyward, makeJwt, pause, test, until } from './rig.mjs';
 
 const N_LISTENERS = 200;
@@ -288,6 +289,15 @@ await test('five failures a second, then 429; who is known goes on', async () =>
   await pause(1100);
 });
 
+await test('five old cookies a second, then 429; tokens from there are listened to', async () => {
+  const old = { headers: { Cookie: `keyward-session=${'A'.repeat(43)}` } };
+  const statuses = [];
+  for (let i = 0; i < 8; i++) statuses.push((await rig.request('GET', '/api/v1/status', old)).status);
+  equal(statuses, [401, 401, 401, 401, 401, 429, 429, 429]);
+  equal((await rig.call('GET', '/api/v1/status', undefined, { jwt: makeJwt({ claims: { jti: 'not shown before' } }) })).status, 200, 'a token');
+  await pause(1100);
+});
+
 await test('names that are not ours', async () => {
   for (const [host, status] of [[`localhost:${rig.port}`, 200], ['127.0.0.1', 200], ['[::1]:1', 200], ['LOCALHOST', 200], ['evil.example', 421], ['localhost.evil.example', 421]]) {
     const response = await rig.call('GET', '/api/v1/status', undefined, { jwt: admin, headers: { Host: host } });
@@ -434,6 +444,20 @@ await test('200 listeners hear of a job, and leave nothing behind', async () => 
   await until('a beat at all of them', () => listeners.every(({ text }) => text.includes('event: beat')), 15);
   for (const { request } of listeners) request.destroy();
   await until('their end', () => descriptors() <= before + 2, 30);
+});
+
+await test('HEAD of events is its headers, and no more', async () => {
+  const answer = await new Promise((resolve, reject) => {
+    const socket = net.connect(rig.port, '127.0.0.1');
+    let text = '';
+    socket.on('data', (data) => { text += data; });
+    socket.on('error', reject);
+    socket.on('close', () => resolve(text));
+    socket.write(`HEAD /api/v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${admin}\r\nConnection: close\r\n\r\n`);
+  });
+  assert(answer.startsWith('HTTP/1.1 200 '), answer);
+  assert(answer.includes('text/event-stream'), answer);
+  equal(answer.split('\r\n\r\n')[1], '', 'what follows the headers');
 });
 
 await test('events end with the daemon, which ends at once', async () => {
