@@ -6,8 +6,10 @@
 #include "kw-cli-report.h"
 
 #include "kw-cli-output.h"
+#include "kw-cli-sentence.h"
 #include "kw-cli.h"
 
+#include <glib/gi18n.h>
 #include <stdarg.h>
 
 /*
@@ -35,9 +37,9 @@ struct _KwCliReport
 };
 
 static const char *const result_nicks[] = {
-  [RESULT_OK] = "ok",
-  [RESULT_NOTE] = "note",
-  [RESULT_PROBLEM] = "problem",
+  [RESULT_OK] = N_ ("ok"),
+  [RESULT_NOTE] = N_ ("note"),
+  [RESULT_PROBLEM] = N_ ("problem"),
 };
 
 static void
@@ -158,6 +160,31 @@ print_json (const KwCliReport *self, GError **error)
   return kw_cli_output_json (builder, error);
 }
 
+/* Many findings are both halves of one sentence, "what is wrong; what to do", which is translated as a whole. */
+static void
+translate_finding (const Finding *finding, char **out_text, char **out_advice)
+{
+  g_autofree char *whole = NULL;
+  g_autofree char *translated = NULL;
+  char *semicolon = NULL;
+
+  *out_advice = NULL;
+  if (finding->advice != NULL)
+    {
+      whole = g_strdup_printf ("%s; %s", finding->text, finding->advice);
+      translated = kw_cli_translate_output (whole);
+      semicolon = strstr (translated, "; ");
+    }
+  if (semicolon == NULL)
+    {
+      *out_text = kw_cli_translate_output (finding->text);
+      *out_advice = finding->advice != NULL ? kw_cli_translate_output (finding->advice) : NULL;
+      return;
+    }
+  *out_text = g_strchomp (g_strndup (translated, (gsize) (semicolon - translated)));
+  *out_advice = g_strdup (semicolon + strlen ("; "));
+}
+
 gboolean
 kw_cli_report_print (const KwCliReport *self, gboolean json, GError **error)
 {
@@ -169,10 +196,19 @@ kw_cli_report_print (const KwCliReport *self, gboolean json, GError **error)
     {
       const Finding *finding = g_ptr_array_index (self->findings, i);
 
-      g_string_append_printf (text, "%-8s %-14s %s\n", result_nicks[finding->result], finding->name,
-                              finding->text);
-      if (finding->advice != NULL)
-        g_string_append_printf (text, "%-8s %-14s what to do: %s\n", "", "", finding->advice);
+      g_autofree char *result = kw_cli_translate_output (result_nicks[finding->result]);
+      g_autofree char *said = NULL;
+      g_autofree char *advice = NULL;
+
+      translate_finding (finding, &said, &advice);
+      g_string_append_printf (text, "%-8s %-14s %s\n", result, finding->name, said);
+      if (advice != NULL)
+        {
+          g_autofree char *plain = g_strdup_printf ("what to do: %s", advice);
+          g_autofree char *line = kw_cli_translate_output (plain);
+
+          g_string_append_printf (text, "%-8s %-14s %s\n", "", "", line);
+        }
     }
   return kw_cli_output_text (text->str, error);
 }
