@@ -10,12 +10,12 @@ G_BEGIN_DECLS
 #define KW_AES_BLOCK_BYTES 16
 
 /*
- * The one thing that a device does for a message: a data key is wrapped by the first key, or unwrapped by the one whose
+ * The one thing that a device does for a message: a data key is made by the first key, or unwrapped by the one whose
  * fingerprint begins with the prefix. Filled in by the vault, carried out by the pool.
  */
 typedef struct
 {
-  gboolean wrap;
+  gboolean wrap; /* a new one, under the first key or the one that was asked for */
   guint8 iv[KW_AES_BLOCK_BYTES];
   guint8 prefix[KW_FINGERPRINT_PREFIX_BYTES]; /* unwrap: which key */
   KwSecret *input;                            /* owned */

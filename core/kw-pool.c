@@ -104,7 +104,6 @@ typedef struct
   GBytes *input;        /* owned, nullable */
   KwSecret *step_input; /* owned, nullable */
   guint8 step_iv[KW_AES_BLOCK_BYTES];
-  gboolean step_wraps;
   gsize n_random;
   gint64 started; /* monotonic; written by the thread that runs it */
   guint bits;
@@ -384,8 +383,8 @@ attempt_run (gpointer user_data)
     case KW_VERB_DECRYPT:
     case KW_VERB_REWRAP:
       attempt->plaintext
-          = kw_device_aes_cbc (attempt->device, attempt->key_id, attempt->step_wraps,
-                               attempt->step_iv, kw_secret_get_data (attempt->step_input),
+          = kw_device_aes_cbc (attempt->device, attempt->key_id, FALSE, attempt->step_iv,
+                               kw_secret_get_data (attempt->step_input),
                                kw_secret_get_size (attempt->step_input), &attempt->error);
       break;
     case KW_VERB_RANDOM:
@@ -676,7 +675,6 @@ start_attempt (KwPool *self, KwDevice *device, GBytes *key_id, KwJob *job)
   attempt->input = job->input != NULL ? g_bytes_ref (job->input) : NULL;
   attempt->step_input = job->step.input != NULL ? kw_secret_ref (job->step.input) : NULL;
   memcpy (attempt->step_iv, job->step.iv, sizeof attempt->step_iv);
-  attempt->step_wraps = job->step.wrap;
   attempt->n_random = job->n_random;
   attempt->bits = job->bits;
   attempt->label = g_strdup (job->label);

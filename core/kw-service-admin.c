@@ -520,6 +520,16 @@ kw_service_accept_key_finish (KwService *self, GAsyncResult *result, GError **er
   return g_task_propagate_boolean (G_TASK (result), error);
 }
 
+static void
+on_keys_checked (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  g_autoptr (GTask) task = G_TASK (user_data);
+  GError *error = NULL;
+  g_autoptr (KwKeyMatrix) matrix = kw_pool_check_keys_finish (KW_POOL (source), result, &error);
+
+  end (task, matrix != NULL ? NULL : error);
+}
+
 /**
  * kw_service_check_keys_async:
  * @self: a service
@@ -527,7 +537,7 @@ kw_service_accept_key_finish (KwService *self, GAsyncResult *result, GError **er
  * @callback: told when it is done
  * @user_data: for @callback
  *
- * Has the keys looked at anew. Main context.
+ * Has the keys looked at anew, and waits until that is done. Main context.
  */
 void
 kw_service_check_keys_async (KwService *self,
@@ -536,22 +546,13 @@ kw_service_check_keys_async (KwService *self,
                              gpointer user_data)
 {
   g_autoptr (GTask) task = NULL;
-  g_autoptr (GPtrArray) devices = NULL;
 
   g_return_if_fail (KW_IS_SERVICE (self) && caller != NULL);
 
   task = g_task_new (self, NULL, callback, user_data);
   if (begin (task, caller, KW_VERB_CHECK_KEYS, NULL, NULL) == NULL)
     return;
-  devices = kw_pool_dup_devices (self->pool);
-  for (guint i = 0; i < devices->len; i++)
-    {
-      KwDevice *device = g_ptr_array_index (devices, i);
-
-      if (kw_device_get_state (device) == KW_DEVICE_READY)
-        kw_device_check_keys (device);
-    }
-  end (task, NULL);
+  kw_pool_check_keys_async (self->pool, NULL, on_keys_checked, g_object_ref (task));
 }
 
 /**

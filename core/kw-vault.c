@@ -16,7 +16,7 @@
 #include <string.h>
 
 /*
- * Encrypts and decrypts messages. Each message has a data key of its own, which a device wraps or unwraps: one operation,
+ * Encrypts and decrypts messages. Each message has a data key of its own, which a device unwraps: one operation,
  * whatever the size. The message itself is processed here, after the device has let go of the job: small ones at once on the
  * thread that brings the answer, larger ones by threads kept for it, so that neither a device nor the main loop waits.
  *
@@ -381,19 +381,18 @@ submit_step (Passage *passage)
   kw_pool_submit (passage->vault->pool, kw_job_ref (job));
 }
 
+/*
+ * The wrapped key is what is chosen at random, and the device unwraps it: the data key is then by its nature what a reader
+ * will get, and no answer that was garbled on its way can make an envelope that nobody can open.
+ */
 static void
 submit_wrap (Passage *passage)
 {
   KwJob *job = passage->job;
 
   g_clear_pointer (&passage->data_key, kw_secret_unref);
-  passage->data_key = kw_secret_new_random (KW_ENVELOPE_DATA_KEY_BYTES, &job->error);
-  if (passage->data_key == NULL)
-    {
-      finish (passage);
-      return;
-    }
-  if (RAND_bytes (passage->header.wrap_iv, sizeof passage->header.wrap_iv) != 1)
+  if (RAND_bytes (passage->header.wrap_iv, sizeof passage->header.wrap_iv) != 1
+      || RAND_bytes (passage->header.wrapped_key, sizeof passage->header.wrapped_key) != 1)
     {
       fail (passage, KW_ERROR_FAILED, "The random number generator failed");
       return;
@@ -401,8 +400,12 @@ submit_wrap (Passage *passage)
   job->step.wrap = TRUE;
   memcpy (job->step.iv, passage->header.wrap_iv, sizeof job->step.iv);
   g_clear_pointer (&job->step.input, kw_secret_unref);
-  job->step.input = kw_secret_ref (passage->data_key);
-  submit_step (passage);
+  job->step.input = kw_secret_new_copy (passage->header.wrapped_key,
+                                        sizeof passage->header.wrapped_key, &job->error);
+  if (job->step.input == NULL)
+    finish (passage);
+  else
+    submit_step (passage);
 }
 
 static void
@@ -520,8 +523,7 @@ advance (Passage *passage)
           fail (passage, KW_ERROR_FAILED, "The key has no fingerprint");
           return;
         }
-      memcpy (passage->header.wrapped_key, kw_secret_get_data (job->step.output),
-              sizeof passage->header.wrapped_key);
+      passage->data_key = g_steal_pointer (&job->step.output);
       keep_sealing_key (passage);
     }
   else if (job->step.output != NULL)

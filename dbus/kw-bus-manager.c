@@ -207,10 +207,43 @@ open_for (KwBusCall *call, KwCaller *caller, NewJobFunc new_job, KwBusAnswerFunc
   kw_bus_call_submit (call, job, answer);
 }
 
+/* One block that is under an RSA key, as ownCloud has them; else an envelope, which tells its key itself. */
 static void
 decrypt_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  open_for (call, caller, kw_job_new_decrypt, answer_plaintext);
+  g_autoptr (GVariant) ciphertext = ref_parameter (call, 0);
+  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  KwBusOption known[]
+      = { { KW_BUS_OPTION_ASSOCIATED_DATA, "ay", NULL }, { KW_BUS_OPTION_KEY, "s", NULL } };
+  g_autoptr (GBytes) associated_data = NULL;
+  g_autoptr (GBytes) input = g_variant_get_data_as_bytes (ciphertext);
+  g_autoptr (GBytes) key_id = NULL;
+  g_autoptr (KwJob) job = NULL;
+  const char *key = NULL;
+  GError *error = NULL;
+
+  if (!kw_bus_options_read (options, known, G_N_ELEMENTS (known), &error))
+    {
+      kw_bus_call_take_error (call, error);
+      return;
+    }
+  associated_data = kw_bus_option_dup_bytes (&known[0]);
+  key = kw_bus_option_get_string (&known[1]);
+  if (key != NULL)
+    key_id = kw_uuid_to_bytes (key, -1, NULL);
+  if (key != NULL && (key_id == NULL || associated_data != NULL))
+    g_set_error (&error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                 "The option key of Decrypt is the UUID of an RSA key, without associated-data; an "
+                 "envelope tells its key itself");
+  kw_bus_options_clear (known, G_N_ELEMENTS (known));
+  if (error != NULL)
+    {
+      kw_bus_call_take_error (call, error);
+      return;
+    }
+  job = key_id != NULL ? kw_job_new_rsa_decrypt (caller, key_id, KW_RSA_PADDING_PKCS1, input)
+                       : kw_job_new_decrypt (caller, input, associated_data);
+  kw_bus_call_submit (call, job, answer_plaintext);
 }
 
 static void

@@ -19,6 +19,9 @@
 #define BUS_PATH "/org/freedesktop/DBus"
 #define BUS_TIMEOUT_MSEC 10000
 #define MAX_CGROUP_BYTES 4096
+#define SYSTEMD_NAME "org.freedesktop.systemd1"
+#define SYSTEMD_PATH "/org/freedesktop/systemd1"
+#define SYSTEMD_TIMEOUT_MSEC 1000
 
 typedef struct
 {
@@ -296,6 +299,46 @@ make_caller (KwBusPeer *self)
                                   NULL, address, facts->uid, grant);
 }
 
+/* “/org/freedesktop/systemd1/unit/webadm_2eservice” */
+static char *
+unit_from_path (const char *path)
+{
+  const char *label = strrchr (path, '/');
+  GString *unit = g_string_new (NULL);
+
+  for (const char *at = label != NULL ? label + 1 : ""; *at != '\0'; at++)
+    {
+      if (at[0] == '_' && g_ascii_isxdigit (at[1]) && g_ascii_isxdigit (at[2]))
+        {
+          g_string_append_c (unit, (char) (g_ascii_xdigit_value (at[1]) * 16
+                                           + g_ascii_xdigit_value (at[2])));
+          at += 2;
+        }
+      else
+        g_string_append_c (unit, *at);
+    }
+  return g_string_free (unit, FALSE);
+}
+
+static void
+on_unit (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  g_autoptr (KwBusPeer) peer = user_data;
+  g_autoptr (GVariant) reply
+      = g_dbus_connection_call_finish (G_DBUS_CONNECTION (source), result, NULL);
+  const char *path = NULL;
+
+  if (peer->peers == NULL)
+    return;
+  if (reply != NULL && process_lives (peer->facts))
+    {
+      g_variant_get (reply, "(&o)", &path);
+      peer->facts->unit = unit_from_path (path);
+    }
+  make_caller (peer);
+  tell_all (peer, NULL);
+}
+
 static void
 on_looked_up (GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer user_data)
 {
@@ -304,6 +347,16 @@ on_looked_up (GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer user
   if (peer->peers == NULL)
     return;
   peer->facts = g_task_propagate_pointer (G_TASK (result), NULL);
+  /* The daemon's unit hides other users' processes from it; systemd can be asked. */
+  if (peer->facts->unit == NULL && peer->facts->pid != 0)
+    {
+      g_dbus_connection_call (peer->peers->connection, SYSTEMD_NAME, SYSTEMD_PATH,
+                              SYSTEMD_NAME ".Manager", "GetUnitByPID",
+                              g_variant_new ("(u)", peer->facts->pid), G_VARIANT_TYPE ("(o)"),
+                              G_DBUS_CALL_FLAGS_NO_AUTO_START, SYSTEMD_TIMEOUT_MSEC, NULL, on_unit,
+                              kw_bus_peer_ref (peer));
+      return;
+    }
   make_caller (peer);
   tell_all (peer, NULL);
 }

@@ -16,6 +16,8 @@
 #define MIN_PAUSE_SECONDS 1
 #define MAX_PAUSE_SECONDS 30
 
+#define MAX_LATE_EVENTS 1000
+
 /*
  * The door that is D-Bus: a connection that is made anew when the bus went away, and on it the objects of the service. Main
  * context.
@@ -283,5 +285,11 @@ kw_bus_stop (KwBus *self)
 {
   g_cancellable_cancel (self->cancellable);
   g_clear_handle_id (&self->retry_id, g_source_remove);
+  /* Calls that have come, but were not looked at, are told that they came too late. */
+  for (guint i = 0; self->connection != NULL && i < MAX_LATE_EVENTS; i++)
+    {
+      if (!g_main_context_iteration (NULL, FALSE))
+        break;
+    }
   disconnect (self, TRUE);
 }

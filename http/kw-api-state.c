@@ -338,6 +338,13 @@ set_device_documents (KwApi *self, GHashTable *seen)
   g_mutex_unlock (&self->lock);
 }
 
+static gint
+compare_names (gconstpointer a, gconstpointer b)
+{
+  return strcmp (kw_device_get_name (*(KwDevice *const *) a),
+                 kw_device_get_name (*(KwDevice *const *) b));
+}
+
 /* Writes all documents anew. Main context. */
 void
 kw_api_render (KwApi *self)
@@ -345,8 +352,11 @@ kw_api_render (KwApi *self)
   g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
   g_autoptr (GHashTable) seen
       = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, (GDestroyNotify) g_bytes_unref);
-  GBytes *device_list = render_devices (self, devices, seen);
+  GBytes *device_list = NULL;
 
+  /* In one order, whichever was plugged in last. */
+  g_ptr_array_sort (devices, compare_names);
+  device_list = render_devices (self, devices, seen);
   follow_states (self, devices);
   set_device_documents (self, seen);
   kw_api_set_document (self, DOCUMENT_DEVICES, device_list);

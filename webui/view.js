@@ -90,6 +90,8 @@ function chip(table, state) {
   return element('span', { class: `chip ${tone}` }, shape(tone), t(word));
 }
 
+let commands = 0;
+
 const byId = (id) => document.getElementById(id);
 
 function setText(node, text) {
@@ -162,7 +164,7 @@ function deviceCard(device, samples) {
       [t('SO-PIN tries left'), device.so_pin_tries_left < 0 ? null : String(device.so_pin_tries_left)],
       [t('DKEK value'), device.dkek_check_value], [t('Jobs'), number(device.jobs)], [t('Errors'), number(device.errors)], [t('Fail-overs'), number(device.failovers)],
     ])),
-    element('figure', {}, chart(samples), element('figcaption', {},
+    element('figure', {}, chart(samples), element('figcaption', {}, device.jobs === 0 ? t('No jobs yet') :
       t('{rate} jobs a second, median {median} ms, 99 % under {p99} ms', { rate: number(last), median: number(device.median_milliseconds), p99: number(device.p99_milliseconds) }))));
 }
 
@@ -206,9 +208,10 @@ export function drawKeys(keys, devices) {
 function todoItem(tone, what, text, command) {
   const item = element('li', { class: tone }, element('strong', {}, what), ' ', text);
   if (command) {
-    const copy = element('button', { type: 'button', class: 'plain small', 'aria-label': t('Copy the command {command}', { command }) }, t('Copy'));
+    const id = `command-${++commands}`;
+    const copy = element('button', { type: 'button', class: 'plain small', 'aria-describedby': id }, t('Copy'));
     copy.addEventListener('click', () => copyText(command, copy));
-    item.append(element('div', { class: 'command' }, element('code', {}, command), copy));
+    item.append(element('div', { class: 'command' }, element('code', { id }, command), copy));
   }
   return item;
 }
@@ -268,7 +271,7 @@ function resultRow(result) {
     label(t('Test'), element('th', { scope: 'row' }, t(TESTS[result.test] || result.test))),
     label(t('Of'), element('td', {}, sentence(result.subject))),
     label(t('Result'), element('td', {}, chip(OUTCOMES, result.outcome))),
-    label(t('Time'), element('td', {}, duration(result.microseconds))),
+    label(t('Time'), element('td', { class: 'time' }, duration(result.microseconds))),
     label(t('What to do'), element('td', {}, result.advice ? sentence(result.advice) : '–')));
 }
 

@@ -66,6 +66,10 @@ gboolean kw_bench_cards (void);
 
 gboolean kw_bench_pool (void);
 
+void kw_bench_bus (guint rounds, double seconds);
+
+void kw_bench_bus_serve (const char *address);
+
 void kw_bench_api (guint rounds, double seconds);
 
 int kw_bench_soup_server (guint16 port);

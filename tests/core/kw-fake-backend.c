@@ -15,7 +15,8 @@ struct _KwFakeBackend
 
   gboolean running;
   guint n_resets;
-  char *status_text; /* owned, nullable */
+  gboolean expecting; /* tokens that were reset are still plugged in */
+  char *status_text;  /* owned, nullable */
 };
 
 static void kw_fake_backend_iface_init (KwBackendInterface *iface);
@@ -72,6 +73,12 @@ kw_fake_backend_reset_token (KwBackend *backend, KwToken *token)
   kw_backend_emit_token_removed (backend, token);
 }
 
+static gboolean
+kw_fake_backend_is_token_expected (KwBackend *backend, KwToken *token G_GNUC_UNUSED)
+{
+  return KW_FAKE_BACKEND (backend)->expecting;
+}
+
 static const char *
 kw_fake_backend_get_status_text (KwBackend *backend)
 {
@@ -110,6 +117,7 @@ kw_fake_backend_iface_init (KwBackendInterface *iface)
   iface->stop = kw_fake_backend_stop;
   iface->coldplug = kw_fake_backend_coldplug;
   iface->reset_token = kw_fake_backend_reset_token;
+  iface->is_token_expected = kw_fake_backend_is_token_expected;
   iface->get_status_text = kw_fake_backend_get_status_text;
 }
 
@@ -173,6 +181,20 @@ kw_fake_backend_set_status_text (KwFakeBackend *self, const char *text)
 {
   g_free (self->status_text);
   self->status_text = g_strdup (text);
+  kw_backend_emit_status_changed (KW_BACKEND (self));
+}
+
+/**
+ * kw_fake_backend_set_expecting:
+ * @self: a back end
+ * @expecting: whether tokens that were reset are still plugged in
+ *
+ * Changes that and says so.
+ */
+void
+kw_fake_backend_set_expecting (KwFakeBackend *self, gboolean expecting)
+{
+  self->expecting = expecting;
   kw_backend_emit_status_changed (KW_BACKEND (self));
 }
 

@@ -19,6 +19,8 @@ void kw_fake_backend_unplug (KwFakeBackend *self, KwFakeToken *token);
 
 void kw_fake_backend_set_status_text (KwFakeBackend *self, const char *text);
 
+void kw_fake_backend_set_expecting (KwFakeBackend *self, gboolean expecting);
+
 guint kw_fake_backend_get_n_resets (KwFakeBackend *self);
 
 gboolean kw_fake_backend_is_running (KwFakeBackend *self);

@@ -6,6 +6,7 @@
 #include "kw-core-fixture.h"
 #include "kw-error.h"
 #include "kw-fake-backend.h"
+#include "kw-health.h"
 #include "kw-job-private.h"
 #include "kw-pool.h"
 
@@ -406,6 +407,99 @@ test_stuck_while_opening (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
   kw_fake_token_hold (a, KW_FAKE_LIST_KEYS, FALSE);
 }
 
+static KwDeviceState
+find_state (Fixture *fixture, const char *name)
+{
+  g_autoptr (GPtrArray) devices = kw_pool_dup_devices (fixture->pool);
+  KwDeviceState state = KW_DEVICE_GONE;
+  guint n_found = 0;
+
+  for (guint i = 0; i < devices->len; i++)
+    {
+      KwDevice *device = g_ptr_array_index (devices, i);
+
+      if (!g_str_equal (kw_device_get_name (device), name))
+        continue;
+      state = kw_device_get_state (device);
+      n_found++;
+    }
+  g_assert_cmpuint (n_found, <=, 1);
+  return state;
+}
+
+/* A device that does not answer is shown until it comes back, or is pulled; the whole is not well meanwhile. */
+static void
+test_stuck_device_stays_to_be_seen (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) a = plug_ready (fixture, "A", "one");
+  g_autoptr (KwFakeToken) b = plug_ready (fixture, "B", "two");
+  g_autoptr (KwFakeToken) again = NULL;
+  g_autoptr (KwKeyring) keyring = kw_keyring_new (fixture->directory);
+  g_autoptr (KwHealth) health = kw_health_new (fixture->pool, keyring);
+  Answer answer = { 0 };
+
+  g_assert_cmpint (kw_health_get_state (health), ==, KW_HEALTH_READY);
+  kw_fake_backend_set_expecting (fixture->backend, TRUE);
+  kw_fake_token_hold (a, KW_FAKE_RSA_DECRYPT, TRUE);
+  start_decrypt (fixture, &answer, "one");
+  kw_iterate_until (kw_fake_backend_get_n_resets (fixture->backend) == 1);
+  g_assert_cmpint (find_state (fixture, "A"), ==, KW_DEVICE_STUCK);
+  kw_iterate_until (kw_health_get_state (health) == KW_HEALTH_DEGRADED);
+  g_assert_cmpuint (kw_health_get_n_ready (health), ==, 1);
+  g_assert_cmpuint (kw_health_get_n_devices (health), ==, 2);
+  g_assert_nonnull (strstr (kw_health_get_text (health), "pull it out"));
+  /* It comes back: one device under its name. */
+  again = plug (fixture, "A", "one");
+  wait_for_state (fixture, again, KW_DEVICE_READY);
+  g_assert_cmpint (find_state (fixture, "A"), ==, KW_DEVICE_READY);
+  kw_iterate_until (kw_health_get_state (health) == KW_HEALTH_READY);
+  wait_for (&answer);
+  g_clear_pointer (&answer.job, kw_job_unref);
+  /* And is stuck again, and pulled. */
+  kw_fake_token_hold (again, KW_FAKE_RSA_DECRYPT, TRUE);
+  start_decrypt (fixture, &answer, "one");
+  kw_iterate_until (kw_fake_backend_get_n_resets (fixture->backend) == 2);
+  g_assert_cmpint (find_state (fixture, "A"), ==, KW_DEVICE_STUCK);
+  kw_fake_backend_set_expecting (fixture->backend, FALSE);
+  g_assert_cmpint (find_state (fixture, "A"), ==, KW_DEVICE_GONE);
+  kw_iterate_until (kw_health_get_n_devices (health) == 1);
+  wait_for (&answer);
+  g_clear_pointer (&answer.job, kw_job_unref);
+  kw_fake_token_hold (a, KW_FAKE_RSA_DECRYPT, FALSE);
+  kw_fake_token_hold (again, KW_FAKE_RSA_DECRYPT, FALSE);
+}
+
+/* What a back end waits for is told while others are ready. */
+static void
+test_trouble_beside_ready_devices (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwFakeToken) a = plug_ready (fixture, "A", "one");
+  g_autoptr (KwKeyring) keyring = kw_keyring_new (fixture->directory);
+  g_autoptr (KwHealth) health = kw_health_new (fixture->pool, keyring);
+
+  kw_fake_backend_set_status_text (fixture->backend, "The card in reader 7 does not answer");
+  kw_iterate_until (kw_health_get_state (health) == KW_HEALTH_DEGRADED);
+  g_assert_nonnull (strstr (kw_health_get_text (health), "reader 7"));
+  g_assert_true (kw_health_is_operational (health));
+  kw_fake_backend_set_status_text (fixture->backend, NULL);
+  kw_iterate_until (kw_health_get_state (health) == KW_HEALTH_READY);
+}
+
+static void
+test_health_without_devices (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (KwKeyring) keyring = kw_keyring_new (fixture->directory);
+  g_autoptr (KwHealth) health = kw_health_new (fixture->pool, keyring);
+
+  g_assert_cmpint (kw_health_get_state (health), ==, KW_HEALTH_STARTING);
+  g_assert_false (kw_health_is_operational (health));
+  kw_fake_backend_set_status_text (fixture->backend, "pcscd is not running");
+  kw_iterate_until (kw_health_get_state (health) == KW_HEALTH_WAITING);
+  g_assert_cmpstr (kw_health_get_text (health), ==, "pcscd is not running");
+  for (guint i = 0; i < KW_N_HEALTH_STATES; i++)
+    g_assert_nonnull (kw_health_state_to_string ((KwHealthState) i));
+}
+
 static void
 test_key_made_by_others (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
@@ -610,6 +704,9 @@ main (int argc, char **argv)
   add ("/pool/login-is-not-renewed-when-tries-fell", NULL,
        test_login_is_not_renewed_when_tries_fell);
   add ("/pool/stuck-device", &short_timeout, test_stuck_device);
+  add ("/pool/stuck-device-stays", &short_timeout, test_stuck_device_stays_to_be_seen);
+  add ("/pool/trouble-beside-ready", NULL, test_trouble_beside_ready_devices);
+  add ("/pool/health-without-devices", NULL, test_health_without_devices);
   add ("/pool/stuck-while-opening", &short_timeout, test_stuck_while_opening);
   add ("/pool/key-made-by-others", NULL, test_key_made_by_others);
   add ("/pool/key-made-during-a-look", NULL, test_key_made_during_a_look);

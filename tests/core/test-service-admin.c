@@ -406,6 +406,7 @@ test_unlock (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_wrong_pin_is_presented_once (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
+  g_autoptr (GPtrArray) devices = NULL;
   g_autoptr (GError) error = NULL;
 
   for (guint i = 0; i < 3; i++)
@@ -415,6 +416,8 @@ test_wrong_pin_is_presented_once (Fixture *fixture, gconstpointer data G_GNUC_UN
     }
   g_assert_cmpuint (kw_fake_token_get_n_calls (fixture->token, KW_FAKE_LOGIN), ==, 1);
   assert_audited (fixture, "unlock", "pin-refused");
+  devices = kw_pool_dup_devices (kw_service_get_pool (fixture->service));
+  g_assert_cmpint (kw_device_get_pin_tries_left (g_ptr_array_index (devices, 0)), ==, 2);
   /* Two tries are left: the administrator has to say that he knows. The wrong PIN is not presented for that. */
   g_assert_false (unlock (fixture, fixture->admin, PIN, NULL, &error));
   assert_code (error, KW_ERROR_PIN_REFUSED);

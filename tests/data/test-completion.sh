@@ -43,7 +43,15 @@ knows_every_command () {
   done < <(sed -n 's/^\.It Ic \([a-z]*\).*/\1/p' "$DATA_SOURCE_DIR/keyward.1")
 }
 
-all='check decrypt device devices encrypt genkey install keys listslots monitor random rewrap setup showkey status test'
+# A daemon that lists two devices and two keys.
+keyward () {
+  case $2 in
+    devices) printf '    "serial" : "DENK%s",\n    "label" : "x"\n' 01 02 ;;
+    keys) printf '    "id" : "%s"\n' 0 label:old ;;
+  esac
+}
+
+all='check decrypt device devices encrypt genkey install keys listslots monitor random reload rewrap setup showkey status test unlock webui'
 tap_check /completion/keyward is_registered keyward
 tap_check /completion/hsmdaemon is_registered hsmdaemon
 tap_check /completion/commands offers "$all" keyward ''
@@ -54,6 +62,10 @@ tap_check /completion/options-of-genkey offers '--bits' keyward genkey --bi
 tap_check /completion/bits offers '2048 3072 4096' keyward genkey label --bits ''
 tap_check /completion/options-of-setup offers '--token-label' keyward setup --t
 tap_check /completion/device offers retry keyward device ''
+tap_check /completion/serials-to-retry offers 'DENK01 DENK02' keyward device retry ''
+tap_check /completion/serials-to-unlock offers DENK02 keyward unlock DENK02
+tap_check /completion/keys-to-accept offers '0 label:old' keyward keys accept ''
+tap_check /completion/keys-to-encrypt offers 0 keyward encrypt --key 0
 tap_check /completion/kinds offers 'aes256 rsa2048 rsa3072 rsa4096' keyward keys generate --kind ''
 tap_check /completion/keys offers 'accept generate' keyward keys ''
 tap_check /completion/nothing-for-an-id offers '' keyward showkey ''

@@ -68,13 +68,20 @@ kw_bus_rig_start_bus (KwBusRig *self)
   g_autoptr (GError) error = NULL;
   g_autofree char *path = g_build_filename (self->directory, "bus.conf", NULL);
   g_autofree char *text = g_strdup_printf (bus_config, self->address, KW_TEST_BUS_POLICY);
+  const char *broker = g_getenv (KW_TEST_BROKER);
   g_autoptr (GDataInputStream) lines = NULL;
   g_autofree char *line = NULL;
 
   g_assert_true (g_file_set_contents (path, text, -1, &error));
-  self->bus = g_subprocess_new (G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_SILENCE,
-                                &error, "dbus-daemon", "--nofork", "--print-address=1",
-                                "--config-file", path, NULL);
+  if (broker != NULL)
+    self->bus
+        = g_subprocess_new (G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_SILENCE,
+                            &error, broker, strchr (self->address, '/'), path, NULL);
+  else
+    self->bus
+        = g_subprocess_new (G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_SILENCE,
+                            &error, "dbus-daemon", "--nofork", "--print-address=1", "--config-file",
+                            path, NULL);
   g_assert_no_error (error);
   /* It says its address when it can be reached. */
   lines = g_data_input_stream_new (g_subprocess_get_stdout_pipe (self->bus));

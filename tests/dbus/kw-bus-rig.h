@@ -7,6 +7,9 @@ G_BEGIN_DECLS
 
 #define KW_TEST_OTHER_UID 65534
 
+/* Environment: a program that runs dbus-broker; without it the bus is dbus-daemon. */
+#define KW_TEST_BROKER "KW_TEST_BROKER"
+
 /**
  * KwBusRig:
  *

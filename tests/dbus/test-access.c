@@ -5,6 +5,7 @@
 #include "kw-bus-names.h"
 #include "kw-bus-rig.h"
 #include "kw-error.h"
+#include "kw-grant.h"
 
 #include <fcntl.h>
 #include <gio/gunixfdlist.h>
@@ -198,6 +199,38 @@ test_each_method_has_a_row (void)
                          G_DBUS_PROPERTY_INFO_FLAGS_READABLE);
     }
   g_assert_cmpuint (n_methods, ==, G_N_ELEMENTS (rows));
+}
+
+static guint
+count_in (const char *text, const char *part)
+{
+  guint n = 0;
+
+  for (const char *at = strstr (text, part); at != NULL; at = strstr (at + 1, part))
+    n++;
+  return n;
+}
+
+/* polkit has an action for each class of verbs, and words for it in three languages. */
+static void
+test_each_class_has_an_action (void)
+{
+  g_autofree char *text = NULL;
+  g_autoptr (GError) error = NULL;
+
+  g_assert_true (g_file_get_contents (KW_TEST_POLICY, &text, NULL, &error));
+  for (guint i = 0; i < KW_N_VERB_CLASSES; i++)
+    {
+      g_autofree char *action = g_strdup_printf ("<action id=\"" KW_BUS_ACTION_PREFIX "%s\">",
+                                                 kw_verb_class_to_string ((KwVerbClass) i));
+
+      g_assert_cmpuint (count_in (text, action), ==, 1);
+    }
+  g_assert_cmpuint (count_in (text, "<action "), ==, KW_N_VERB_CLASSES);
+  g_assert_cmpuint (count_in (text, "<message xml:lang=\"de\">"), ==, KW_N_VERB_CLASSES);
+  g_assert_cmpuint (count_in (text, "<message xml:lang=\"fr\">"), ==, KW_N_VERB_CLASSES);
+  g_assert_cmpuint (count_in (text, "<message>"), ==, KW_N_VERB_CLASSES);
+  g_assert_cmpuint (count_in (text, ">yes<"), ==, 0);
 }
 
 static void
@@ -408,14 +441,34 @@ test_anybody_may_look (Fixture *f, gconstpointer data G_GNUC_UNUSED)
   g_assert_nonnull (error);
 }
 
+static void
+skip_users (void)
+{
+  g_test_skip ("only root can be several users");
+}
+
+static void
+skip_broker (void)
+{
+  g_test_skip ("dbus-broker is not installed, or this is not root");
+}
+
 int
 main (int argc, char **argv)
 {
+  g_autofree char *launcher = g_find_program_in_path ("dbus-broker-launch");
+
   g_test_init (&argc, &argv, NULL);
+  if (g_getenv (KW_TEST_BROKER) != NULL && (launcher == NULL || geteuid () != 0))
+    {
+      g_test_add_func ("/broker", skip_broker);
+      return g_test_run ();
+    }
   g_test_add_func ("/access/each-method-has-a-row", test_each_method_has_a_row);
+  g_test_add_func ("/access/each-class-has-an-action", test_each_class_has_an_action);
   if (geteuid () != 0)
     {
-      g_test_message ("skipped: only root can be several users");
+      g_test_add_func ("/access/several-users", skip_users);
       return g_test_run ();
     }
 #define ADD(name, data, func) g_test_add ("/access/" name, Fixture, data, set_up, func, tear_down)

@@ -528,6 +528,136 @@ test_accept (Fixture *f, G_GNUC_UNUSED gconstpointer data)
                  "A fingerprint of an AES key is 32 digits in hex");
 }
 
+static char *
+dup_path (Fixture *f, const char *name)
+{
+  return g_build_filename (kw_daemon_rig_get_directory (f->rig), name, NULL);
+}
+
+/* One block under an RSA key, as ownCloud has them. */
+static void
+test_rsa (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *pem = NULL;
+  g_autofree char *uuid = kw_daemon_rig_make_key (f->rig, &pem);
+  g_autoptr (GBytes) plain = g_bytes_new_static ("text", 4);
+  g_autoptr (GBytes) block = kw_test_encrypt (pem, plain);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) reply = NULL;
+  g_autoptr (GVariant) text = NULL;
+  GVariantBuilder options;
+
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  g_variant_builder_add (&options, "{sv}", "key", g_variant_new_string (uuid));
+  reply = g_dbus_connection_call_sync (
+      f->bus, KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Decrypt",
+      g_variant_new ("(@aya{sv})",
+                     g_variant_new_from_bytes (G_VARIANT_TYPE_BYTESTRING, block, TRUE), &options),
+      NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
+  g_assert_no_error (error);
+  text = g_variant_get_child_value (reply, 0);
+  g_assert_cmpmem (g_variant_get_data (text), g_variant_get_size (text), "text", 4);
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  g_variant_builder_add (&options, "{sv}", "key", g_variant_new_string ("label:first"));
+  assert_call_fails (
+      f, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Decrypt",
+      g_variant_new ("(@aya{sv})", g_variant_new_bytestring ("x"), &options),
+      KW_ERROR_INVALID_ARGUMENT,
+      "The option key of Decrypt is the UUID of an RSA key, without associated-data; "
+      "an envelope tells its key itself");
+}
+
+/* From a file to a file, by descriptors; what fails leaves no file. */
+static void
+test_stream (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *plain = dup_path (f, "plain");
+  g_autofree char *sealed = dup_path (f, "sealed");
+  g_autofree char *opened = dup_path (f, "opened");
+  g_autofree char *encrypt
+      = g_strdup_printf ("encrypt --stream --key label:second --output %s %s", sealed, plain);
+  g_autofree char *decrypt = g_strdup_printf ("decrypt --stream --output %s %s", opened, sealed);
+  g_autofree char *wrong = g_strdup_printf ("decrypt --stream --output %s %s", opened, plain);
+  g_autofree char *text = g_strnfill (200000, 'x');
+  g_autofree char *back = NULL;
+  g_autoptr (Run) encrypted = NULL;
+  g_autoptr (Run) decrypted = NULL;
+  g_autoptr (Run) from_pipe = NULL;
+
+  wait_until_ready (f);
+  g_assert_true (g_file_set_contents (plain, text, -1, NULL));
+  encrypted = run (f, encrypt);
+  g_assert_cmpint (encrypted->status, ==, 0);
+  decrypted = run (f, decrypt);
+  g_assert_cmpint (decrypted->status, ==, 0);
+  g_assert_true (g_file_get_contents (opened, &back, NULL, NULL));
+  g_assert_cmpstr (back, ==, text);
+  assert_failed (f, wrong, 1,
+                 "This is no file that Keyward encrypted: it does not begin with KWF1");
+  g_assert_false (g_file_test (opened, G_FILE_TEST_EXISTS));
+  assert_failed (f, "decrypt --stream /nonexistent", 1,
+                 "Cannot open /nonexistent: No such file or directory");
+  from_pipe = run (f, "encrypt --stream");
+  g_assert_cmpint (from_pipe->status, ==, 0);
+  g_assert_cmpmem (g_bytes_get_data (from_pipe->out, NULL), 4, "KWF1", 4);
+}
+
+static void
+test_usage (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  assert_failed (f, "encrypt --stream --json", 2,
+                 "--stream excludes --json and --binary; see keyward encrypt --help");
+  assert_failed (f, "encrypt --output /tmp/x", 2,
+                 "--output goes with --stream; see keyward encrypt --help");
+}
+
+static void
+test_reload (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (Run) good = run (f, "reload");
+  g_autoptr (Run) bad = NULL;
+
+  g_assert_cmpint (good->status, ==, 0);
+  g_assert_cmpstr (get_text (good), ==, "The configuration was read anew.\n");
+  g_assert_true (
+      g_file_set_contents (kw_daemon_rig_get_config_path (f->rig), "nonsense", -1, NULL));
+  bad = run (f, "reload");
+  g_assert_cmpint (bad->status, ==, 1);
+  g_assert_nonnull (strstr (bad->err, "not valid TOML"));
+}
+
+/* The daemon does it, so the record is made by it and the act is in its audit log. */
+static void
+test_retry_by_command (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *serial
+      = kw_soft_hsm_dup_serial (kw_daemon_rig_get_soft_hsm (f->rig), KW_TEST_TOKEN_LABEL);
+  g_autofree char *words = g_strconcat ("device retry ", serial, NULL);
+  g_autofree char *text
+      = g_strdup_printf ("Token %s: the PIN will be presented once more.\n", serial);
+  g_autofree char *audit = NULL;
+  g_autoptr (Run) result = NULL;
+
+  wait_until_ready (f);
+  result = run (f, words);
+  g_assert_cmpint (result->status, ==, 0);
+  g_assert_cmpstr (get_text (result), ==, text);
+  audit = kw_daemon_rig_dup_audit (f->rig);
+  g_assert_nonnull (strstr (audit, "\"verb\":\"retry-device\",\"result\":\"ok\""));
+}
+
+static void
+test_nobody_is_locked (Fixture *f, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr (GBytes) pin = g_bytes_new_static ("1234\n", 5);
+  g_autoptr (Run) result = NULL;
+
+  wait_until_ready (f);
+  result = run_with_input (f, pin, "unlock");
+  g_assert_cmpint (result->status, ==, 1);
+  g_assert_cmpstr (result->err, ==, "keyward: No device waits for a PIN\n");
+}
+
 /* Properties are there to be read. */
 static void
 test_properties_are_read_only (Fixture *f, G_GNUC_UNUSED gconstpointer data)
@@ -703,6 +833,12 @@ main (int argc, char **argv)
   ADD ("accept", set_up_with_keys, test_accept);
   ADD ("properties-are-read-only", set_up, test_properties_are_read_only);
   ADD ("retry", set_up, test_retry);
+  ADD ("retry-by-command", set_up, test_retry_by_command);
+  ADD ("rsa", set_up, test_rsa);
+  ADD ("stream", set_up_with_keys, test_stream);
+  ADD ("usage", set_up_stopped, test_usage);
+  ADD ("reload", set_up, test_reload);
+  ADD ("nobody-is-locked", set_up, test_nobody_is_locked);
   ADD ("test", set_up_with_keys, test_test);
   ADD ("test-fails", set_up, test_test_fails);
   ADD ("monitor", set_up, test_monitor_ready);

@@ -247,6 +247,7 @@ typedef struct
 {
   guint n_good;
   guint n_bad;
+  guint n_ending; /* of these: told that the daemon is ending */
 } Counts;
 
 static void
@@ -263,6 +264,7 @@ on_encrypted (GObject *source, GAsyncResult *result, gpointer user_data)
     {
       g_test_message ("%s", error->message);
       counts->n_bad++;
+      counts->n_ending += g_error_matches (error, KW_ERROR, KW_ERROR_UNAVAILABLE);
     }
 }
 
@@ -278,7 +280,7 @@ static void
 test_many_clients (Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
   g_autoptr (GPtrArray) clients = g_ptr_array_new_with_free_func (g_object_unref);
-  Counts counts = { 0, 0 };
+  Counts counts = { 0 };
 
   for (guint i = 0; i < N_CLIENTS; i++)
     g_ptr_array_add (clients, kw_bus_rig_connect (f->rig, geteuid ()));
@@ -297,7 +299,7 @@ static void
 test_end_answers_all (Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
   g_autoptr (GPtrArray) clients = g_ptr_array_new_with_free_func (g_object_unref);
-  Counts counts = { 0, 0 };
+  Counts counts = { 0 };
 
   for (guint i = 0; i < 16; i++)
     g_ptr_array_add (clients, kw_bus_rig_connect (f->rig, geteuid ()));
@@ -309,7 +311,8 @@ test_end_answers_all (Fixture *f, gconstpointer data G_GNUC_UNUSED)
   kw_daemon_rig_stop (kw_bus_rig_get_daemon (f->rig));
   while (counts.n_good + counts.n_bad < clients->len)
     g_main_context_iteration (NULL, TRUE);
-  g_assert_cmpuint (counts.n_good, ==, clients->len);
+  /* Whoever came too late heard that, and not nothing. */
+  g_assert_cmpuint (counts.n_good + counts.n_ending, ==, clients->len);
 }
 
 static GVariant *
@@ -386,7 +389,7 @@ static void
 test_bus_restart (Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
   gint64 deadline = 0;
-  Counts counts = { 0, 0 };
+  Counts counts = { 0 };
 
   g_clear_object (&f->bus);
   kw_bus_rig_stop_bus (f->rig);
@@ -528,10 +531,23 @@ test_sleep (Fixture *f, gconstpointer data G_GNUC_UNUSED)
   close (logind.lock);
 }
 
+static void
+skip_broker (void)
+{
+  g_test_skip ("dbus-broker is not installed, or this is not root");
+}
+
 int
 main (int argc, char **argv)
 {
+  g_autofree char *launcher = g_find_program_in_path ("dbus-broker-launch");
+
   g_test_init (&argc, &argv, NULL);
+  if (g_getenv (KW_TEST_BROKER) != NULL && (launcher == NULL || geteuid () != 0))
+    {
+      g_test_add_func ("/broker", skip_broker);
+      return g_test_run ();
+    }
 #define ADD(name, func) g_test_add ("/calls/" name, Fixture, NULL, set_up, func, tear_down)
   ADD ("payloads", test_payloads);
   ADD ("file", test_file);

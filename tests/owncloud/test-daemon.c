@@ -248,7 +248,7 @@ test_sockets_from_systemd (void)
   kw_daemon_rig_pass_socket (f->rig, line, 4);
   kw_daemon_rig_start (f->rig);
   fd = kw_test_connect_tcp (http_port);
-  kw_test_send (fd, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", -1);
+  kw_test_send (fd, "GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", -1);
   {
     g_autoptr (KwTestResponse) response = kw_test_receive_response (fd);
 

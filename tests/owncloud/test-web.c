@@ -304,7 +304,7 @@ test_statuses (gconstpointer data)
   g_autofree char *too_large = g_strdup_printf ("Content-Length: %d\r\n", BODY_LIMIT + 1);
   g_autofree char *slash = g_strconcat (f->path, "/", NULL);
 
-  assert_status (f, "GET", "/", "", 404);
+  assert_status (f, "GET", "/nothing", "", 404);
   assert_status (f, "POST", "/keys", "Content-Length: 0\r\n", 404);
   assert_status (f, "POST", "/decrypt/", "Content-Length: 0\r\n", 404);
   assert_status (f, "POST", slash, "Content-Length: 0\r\n", 404);
@@ -586,7 +586,7 @@ test_listens_on_both_loopbacks (gconstpointer data)
     }
   address.sin6_port = htons (kw_daemon_rig_get_port (f->rig));
   g_assert_cmpint (connect (fd, (struct sockaddr *) &address, sizeof address), ==, 0);
-  kw_test_send (fd, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", -1);
+  kw_test_send (fd, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", -1);
   response = kw_test_receive_response (fd);
   g_assert_cmpuint (response->status, ==, 404);
   close (fd);
@@ -606,7 +606,7 @@ test_connections_come_back (gconstpointer data)
       int fd = kw_daemon_rig_connect_http (f->rig);
       g_autoptr (KwTestResponse) response = NULL;
 
-      kw_test_send (fd, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", -1);
+      kw_test_send (fd, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", -1);
       response = kw_test_receive_response (fd);
       g_assert_cmpuint (response->status, ==, 404);
       close (fd);
@@ -628,7 +628,7 @@ test_slow_peers_are_closed (void)
   int idle = kw_daemon_rig_connect_http (f->rig);
   g_autoptr (KwTestResponse) response = NULL;
 
-  kw_test_send (idle, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", -1);
+  kw_test_send (idle, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", -1);
   response = kw_test_receive_response (idle);
   g_assert_cmpuint (response->status, ==, 404);
   kw_test_send (body, head, -1);

@@ -321,12 +321,24 @@ test_two_out (Storm *storm, G_GNUC_UNUSED gconstpointer data)
   end_load (storm, clients);
 }
 
-/* Clients that decrypt what was encrypted before. */
+/* Clients that decrypt what was encrypted before, and what they encrypt themselves. */
 typedef struct
 {
   Storm *storm;
   GVariant *envelopes[N_ENVELOPES]; /* owned */
 } Readers;
+
+static GVariant *
+encrypt_byte (Storm *storm, GDBusConnection *bus, guint8 byte)
+{
+  g_autoptr (GVariant) reply
+      = call (storm, bus, "Encrypt",
+              g_variant_new ("(@aya{sv})",
+                             g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, &byte, 1, 1), NULL),
+              "(aya{sv})");
+
+  return reply != NULL ? g_variant_get_child_value (reply, 0) : NULL;
+}
 
 static gpointer
 run_reader (gpointer user_data)
@@ -338,9 +350,12 @@ run_reader (gpointer user_data)
   for (guint i = 0; !g_atomic_int_get (&storm->stop); i++)
     {
       guint8 wanted = (guint8) (i % N_ENVELOPES);
+      g_autoptr (GVariant) envelope = i % 2 == 0 ? g_variant_ref (readers->envelopes[wanted])
+                                                 : encrypt_byte (storm, bus, wanted);
       g_autoptr (GVariant) reply
-          = call (storm, bus, "Decrypt",
-                  g_variant_new ("(@aya{sv})", readers->envelopes[wanted], NULL), "(aya{sv})");
+          = envelope != NULL ? call (storm, bus, "Decrypt",
+                                     g_variant_new ("(@aya{sv})", envelope, NULL), "(aya{sv})")
+                             : NULL;
       g_autoptr (GVariant) plaintext = NULL;
 
       if (reply == NULL)
@@ -357,8 +372,8 @@ run_reader (gpointer user_data)
 }
 
 /*
- * A card whose answers are garbage for a while: others do its work, and nobody gets a wrong answer, or is told that his message
- * is bad.
+ * A card whose answers are garbage for a while: others do its work, nobody gets a wrong answer, or is told that his message
+ * is bad, and nobody gets an envelope that cannot be opened.
  */
 static void
 test_garbage (Storm *storm, G_GNUC_UNUSED gconstpointer data)
@@ -371,14 +386,8 @@ test_garbage (Storm *storm, G_GNUC_UNUSED gconstpointer data)
   start_daemon (storm, bus);
   for (guint8 i = 0; i < N_ENVELOPES; i++)
     {
-      g_autoptr (GVariant) reply
-          = call (storm, bus, "Encrypt",
-                  g_variant_new ("(@aya{sv})",
-                                 g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, &i, 1, 1), NULL),
-                  "(aya{sv})");
-
-      g_assert_nonnull (reply);
-      readers.envelopes[i] = g_variant_get_child_value (reply, 0);
+      readers.envelopes[i] = encrypt_byte (storm, bus, i);
+      g_assert_nonnull (readers.envelopes[i]);
     }
   for (guint i = 0; i < N_CLIENTS; i++)
     clients[i] = g_thread_new ("client", run_reader, &readers);

@@ -6,7 +6,7 @@ import Ajv2020 from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { spawnSync } from 'node:child_process';
 import http from 'node:http';
-import net from 'node:net';
+import https from 'node:https';
 import { Rig, assert, end, equal, keyward, makeJwt, pause, test, until } from './rig.mjs';
 
 const N_LISTENERS = 200;
@@ -475,6 +475,26 @@ await test('anybody may look, and nobody act, where the configuration says so', 
   }
   equal((await open.request('GET', '/api/v1/session')).json, { token: null, verbs: [] });
   open.destroy();
+});
+
+await test('under TLS cookies are for TLS alone', async () => {
+  const secure = new Rig();
+  secure.useSoftHsm();
+  secure.run('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', '/CN=localhost', '-keyout', secure.path('key.pem'), '-out', secure.path('cert.pem')]);
+  secure.serverConfig = `tls_certificate = "${secure.path('cert.pem')}"\ntls_key = "${secure.path('key.pem')}"\n`;
+  secure.client = https;
+  await secure.start();
+  const link = await until('its place on the bus', () => secure.run(keyward, ['--bus-address', secure.bus, 'webui', 'login'], { mayFail: true }).stdout.trim());
+  assert(link.startsWith(`https://localhost:${secure.port}/login/`), link);
+  const response = await secure.request('GET', new URL(link).pathname);
+  equal(response.status, 303);
+  assert(response.headers['set-cookie'][0].split('; ').includes('Secure'), response.headers['set-cookie'][0]);
+  const cookie = response.headers['set-cookie'][0].split(';')[0];
+  const { json } = await secure.request('GET', '/api/v1/session', { headers: { Cookie: cookie } });
+  const act = (origin) => secure.request('DELETE', '/api/v1/session', { headers: { Cookie: cookie, Origin: origin, 'X-Keyward-Token': json.token } });
+  equal((await act(`http://localhost:${secure.port}`)).status, 403, 'a page without TLS');
+  equal((await act(`https://localhost:${secure.port}`)).status, 204);
+  secure.destroy();
 });
 
 rig.destroy();

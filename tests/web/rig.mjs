@@ -90,6 +90,8 @@ export class Rig {
     this.directory = mkdtempSync(join(tmpdir(), 'keyward-web-'));
     this.environment = { ...process.env, LC_ALL: 'C.UTF-8' };
     this.children = [];
+    this.serverConfig = '';
+    this.client = http;
     process.on('exit', () => this.destroy());
   }
 
@@ -155,7 +157,7 @@ path = "${this.path('audit.log')}"
 [server]
 port = ${this.port}
 socket = "${this.socket}"
-[jwt]
+${this.serverConfig}[jwt]
 secret = "${jwtSecret}"
 [state]
 directory = "${this.path('state')}"
@@ -209,7 +211,7 @@ ${config}`, { mode: 0o600 });
     const where = socket ? { socketPath: socket } : { host: '127.0.0.1', port: this.port, localAddress };
     return new Promise((resolve, reject) => {
       const length = body !== null && !chunked ? { 'Content-Length': Buffer.byteLength(body) } : {};
-      const request = http.request({ ...where, method, path, agent: agent || false, headers: { Host: `localhost:${this.port}`, ...length, ...headers } }, (response) => {
+      const request = this.client.request({ ...where, method, rejectUnauthorized: false, path, agent: agent || false, headers: { Host: `localhost:${this.port}`, ...length, ...headers } }, (response) => {
         const chunks = [];
         response.on('data', (chunk) => chunks.push(chunk));
         response.on('error', reject);
