@@ -11,10 +11,13 @@
 
 #include <glib/gi18n.h>
 #include <stdarg.h>
+#include <string.h>
 
 /*
  * What check found: for each thing one line that says ok, note or problem, and below a problem what to do.
  */
+
+#define NO_BREAK_SPACE "\302\240"
 
 typedef enum
 {
@@ -160,29 +163,49 @@ print_json (const KwCliReport *self, GError **error)
   return kw_cli_output_json (builder, error);
 }
 
-/* Many findings are both halves of one sentence, "what is wrong; what to do", which is translated as a whole. */
+/* Many findings are the halves of one sentence, "what is wrong; what to do", which is translated as a whole. */
+static gboolean
+translate_whole (const Finding *finding, const char *run, char **out_text, char **out_advice)
+{
+  g_autofree char *whole = g_strconcat (finding->text, "; ", run, finding->advice, NULL);
+  g_autofree char *translated = kw_cli_translate_output (whole);
+  char *semicolon = strstr (translated, "; ");
+  char *advice = NULL;
+
+  /* What is wrong may have some itself. */
+  for (const char *p = strstr (finding->text, "; "); p != NULL && semicolon != NULL;
+       p = strstr (p + 1, "; "))
+    semicolon = strstr (semicolon + 1, "; ");
+  if (semicolon == NULL || g_str_has_prefix (translated, finding->text)
+      || (*run != '\0' && strstr (semicolon, run) != NULL))
+    return FALSE;
+  advice = semicolon + strlen ("; ");
+  if (*run != '\0')
+    advice = strstr (advice, ": ") != NULL ? strstr (advice, ": ") + strlen (": ") : advice;
+  /* French has a blank before a semicolon, which does not break. */
+  *semicolon = '\0';
+  if (g_str_has_suffix (translated, NO_BREAK_SPACE))
+    semicolon[-(gssize) strlen (NO_BREAK_SPACE)] = '\0';
+  *out_text = g_strdup (translated);
+  *out_advice = g_strdup (advice);
+  return TRUE;
+}
+
 static void
 translate_finding (const Finding *finding, char **out_text, char **out_advice)
 {
-  g_autofree char *whole = NULL;
-  g_autofree char *translated = NULL;
-  char *semicolon = NULL;
+  g_autofree char *text = kw_cli_translate_output (finding->text);
+  g_autofree char *advice
+      = finding->advice != NULL ? kw_cli_translate_output (finding->advice) : NULL;
+  gboolean are_known
+      = !g_str_equal (text, finding->text) && g_strcmp0 (advice, finding->advice) != 0;
 
-  *out_advice = NULL;
-  if (finding->advice != NULL)
-    {
-      whole = g_strdup_printf ("%s; %s", finding->text, finding->advice);
-      translated = kw_cli_translate_output (whole);
-      semicolon = strstr (translated, "; ");
-    }
-  if (semicolon == NULL)
-    {
-      *out_text = kw_cli_translate_output (finding->text);
-      *out_advice = finding->advice != NULL ? kw_cli_translate_output (finding->advice) : NULL;
-      return;
-    }
-  *out_text = g_strchomp (g_strndup (translated, (gsize) (semicolon - translated)));
-  *out_advice = g_strdup (semicolon + strlen ("; "));
+  if (advice != NULL && !are_known
+      && (translate_whole (finding, "run: ", out_text, out_advice)
+          || translate_whole (finding, "", out_text, out_advice)))
+    return;
+  *out_text = g_steal_pointer (&text);
+  *out_advice = g_steal_pointer (&advice);
 }
 
 gboolean

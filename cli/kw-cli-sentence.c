@@ -28,7 +28,10 @@
 /* %%, or a conversion: its place, and its letter. */
 #define CONVERSION                                                                                 \
   "%(?:%|(?:(\\d+)\\$)?[-+ #0]*(?:\\d+|\\*)?(?:\\.(?:\\d+|\\*))?(?:hh|h|ll|l|z|j|t|q)?"            \
-  "([diuxXscpeg]))"
+  "([diouxXscpeg]))"
+
+/* A setting, of which something is said: "[server] port must be …". */
+#define SETTING "\\A(\\[+[^\\]]+\\]+ \\S+|[a-z0-9]+_\\w+) (.+)\\z"
 
 typedef struct
 {
@@ -37,6 +40,7 @@ typedef struct
   gsize n_format;          /* bytes of the format: longer ones are tried first */
   const char *format;      /* borrowed from texts */
   const char *translation; /* borrowed from texts */
+  GArray *names;           /* owned; of gboolean: what is filled in is a name, not a sentence */
   GRegex *regex;           /* owned; NULL until it is needed */
 } Pattern;
 
@@ -45,6 +49,7 @@ struct _KwCliSentences
   GHashTable *texts;   /* owned; English to translated, both owned */
   GPtrArray *patterns; /* owned; of Pattern, the longest first */
   GRegex *conversion;  /* owned */
+  GRegex *setting;     /* owned */
 };
 
 static char *translate (KwCliSentences *self, const char *sentence, guint depth);
@@ -58,6 +63,7 @@ pattern_free (gpointer data)
 
   g_free (pattern->prefix);
   g_free (pattern->suffix);
+  g_clear_pointer (&pattern->names, g_array_unref);
   g_clear_pointer (&pattern->regex, g_regex_unref);
   g_free (pattern);
 }
@@ -137,12 +143,28 @@ append_plain (GString *plain, const char *text, gsize n_text)
   g_string_replace (plain, "%%", "%", 0);
 }
 
+/* Whether a quotation mark or a bracket was opened right before @at: then a name follows. */
+static gboolean
+is_quoted (const char *format, gsize at)
+{
+  guint n_marks = 0;
+
+  if (at >= strlen ("“") && g_str_has_prefix (format + at - strlen ("“"), "“"))
+    return TRUE;
+  if (at == 0 || (format[at - 1] != '"' && format[at - 1] != '['))
+    return FALSE;
+  for (gsize i = 0; i < at; i++)
+    n_marks += format[i] == '"';
+  return format[at - 1] == '[' || n_marks % 2 == 1;
+}
+
 /* Adds @format, if it is one and has enough words to be known by. */
 static void
 add_pattern (KwCliSentences *self, const char *format, const char *translation)
 {
   g_autoptr (GMatchInfo) match = NULL;
   g_autoptr (GString) words = g_string_new (NULL);
+  g_autoptr (GArray) names = g_array_new (FALSE, FALSE, sizeof (gboolean));
   g_autofree char *prefix = NULL;
   Pattern *pattern = NULL;
   gint at = 0;
@@ -151,6 +173,7 @@ add_pattern (KwCliSentences *self, const char *format, const char *translation)
   for (; g_match_info_matches (match); g_match_info_next (match, NULL))
     {
       gint start, end;
+      gboolean is_name;
       g_autofree char *letter = g_match_info_fetch (match, 2);
 
       if (letter == NULL || *letter == '\0')
@@ -159,6 +182,8 @@ add_pattern (KwCliSentences *self, const char *format, const char *translation)
       g_string_append_len (words, format + at, start - at);
       if (prefix == NULL)
         prefix = g_strndup (format, (gsize) start);
+      is_name = is_quoted (format, (gsize) start);
+      g_array_append_val (names, is_name);
       at = end;
     }
   if (prefix == NULL)
@@ -176,6 +201,7 @@ add_pattern (KwCliSentences *self, const char *format, const char *translation)
   pattern->n_format = strlen (format);
   pattern->format = format;
   pattern->translation = translation;
+  pattern->names = g_steal_pointer (&names);
   g_ptr_array_add (self->patterns, pattern);
 }
 
@@ -184,7 +210,7 @@ get_class (char letter)
 {
   if (strchr ("diu", letter) != NULL)
     return "(-?[0-9]+)";
-  return strchr ("xX", letter) != NULL ? "([0-9A-Fa-f]+)" : "(.*?)";
+  return strchr ("oxX", letter) != NULL ? "([0-9A-Fa-f]+)" : "(.*?)";
 }
 
 static void
@@ -230,7 +256,7 @@ fill (KwCliSentences *self, const Pattern *pattern, GMatchInfo *found, guint dep
   g_autoptr (GMatchInfo) match = NULL;
   g_autoptr (GString) result = g_string_new (NULL);
   gint at = 0;
-  gint next = 1;
+  guint next = 1;
 
   g_regex_match (self->conversion, pattern->translation, 0, &match);
   for (; g_match_info_matches (match); g_match_info_next (match, NULL))
@@ -240,6 +266,7 @@ fill (KwCliSentences *self, const Pattern *pattern, GMatchInfo *found, guint dep
       g_autofree char *letter = g_match_info_fetch (match, 2);
       g_autofree char *value = NULL;
       g_autofree char *translated = NULL;
+      guint number;
 
       g_match_info_fetch_pos (match, 0, &start, &end);
       g_string_append_len (result, pattern->translation + at, start - at);
@@ -249,10 +276,14 @@ fill (KwCliSentences *self, const Pattern *pattern, GMatchInfo *found, guint dep
           g_string_append_c (result, '%');
           continue;
         }
-      value = g_match_info_fetch (found, place != NULL && *place != '\0'
-                                             ? (gint) g_ascii_strtoll (place, NULL, 10)
-                                             : next++);
-      translated = value != NULL ? translate (self, value, depth + 1) : g_strdup ("");
+      number
+          = place != NULL && *place != '\0' ? (guint) g_ascii_strtoull (place, NULL, 10) : next++;
+      if (number < 1 || number > pattern->names->len)
+        continue;
+      value = g_match_info_fetch (found, (gint) number);
+      translated = g_array_index (pattern->names, gboolean, number - 1)
+                       ? g_strdup (value)
+                       : translate (self, value, depth + 1);
       g_string_append (result, translated);
     }
   g_string_append (result, pattern->translation + at);
@@ -287,33 +318,79 @@ look_up (KwCliSentences *self, const char *sentence, guint depth)
   return known != NULL ? g_strdup (known) : translate_by_pattern (self, sentence, depth);
 }
 
-/* Cut where one sentence was put behind another; what is before the cut may be known with it. */
+static char *
+translate_setting (KwCliSentences *self, const char *sentence, guint depth)
+{
+  g_autoptr (GMatchInfo) match = NULL;
+  g_autofree char *setting = NULL;
+  g_autofree char *said = NULL;
+  g_autofree char *translated = NULL;
+
+  if (!g_regex_match (self->setting, sentence, 0, &match))
+    return NULL;
+  setting = g_match_info_fetch (match, 1);
+  said = g_match_info_fetch (match, 2);
+  translated = translate (self, said, depth + 1);
+  return g_str_equal (translated, said) ? NULL : g_strconcat (setting, " ", translated, NULL);
+}
+
+/* In two at @cut, if one of the two is known, or the first with the cut. */
+static char *
+translate_known (KwCliSentences *self,
+                 const char *sentence,
+                 const char *at,
+                 const char *cut,
+                 guint depth)
+{
+  const char *rest = at + strlen (cut);
+  g_autofree char *before = g_strndup (sentence, (gsize) (at - sentence));
+  g_autofree char *before_and_cut = g_strconcat (before, cut, NULL);
+  g_autofree char *first = look_up (self, before_and_cut, depth + 1);
+  g_autofree char *second = NULL;
+
+  if (first != NULL)
+    cut = "";
+  else
+    first = look_up (self, before, depth + 1);
+  second = first != NULL ? translate (self, rest, depth + 1) : look_up (self, rest, depth + 1);
+  if (second == NULL)
+    return NULL;
+  if (first == NULL)
+    first = translate (self, before, depth + 1);
+  return g_strconcat (first, cut, second, NULL);
+}
+
+/* Cut where one sentence was put behind another: where one of the two is known, else at the first place. */
 static char *
 translate_pieces (KwCliSentences *self, const char *sentence, guint depth)
 {
   static const char *const cuts[] = { ". ", ": ", "; " };
+  const char *first_at = NULL;
+  const char *first_cut = NULL;
+  g_autofree char *before = NULL;
+  g_autofree char *one = NULL;
+  g_autofree char *other = NULL;
+  char *whole = translate_setting (self, sentence, depth);
 
-  for (guint i = 0; i < G_N_ELEMENTS (cuts); i++)
+  for (guint i = 0; whole == NULL && i < G_N_ELEMENTS (cuts); i++)
     {
-      const char *cut = strstr (sentence, cuts[i]);
-      g_autofree char *before = NULL;
-      g_autofree char *whole_before = NULL;
-      g_autofree char *translated = NULL;
-      g_autofree char *rest = NULL;
+      const char *at = strstr (sentence, cuts[i]);
 
-      if (cut == NULL || cut == sentence)
+      if (at == NULL || at == sentence)
         continue;
-      before = g_strndup (sentence, (gsize) (cut - sentence));
-      whole_before = g_strconcat (before, cuts[i], NULL);
-      rest = translate (self, cut + strlen (cuts[i]), depth + 1);
-      translated = look_up (self, whole_before, depth + 1);
-      if (translated != NULL)
-        return g_strconcat (translated, rest, NULL);
-      translated = translate (self, before, depth + 1);
-      if (!g_str_equal (translated, before) || !g_str_equal (rest, cut + strlen (cuts[i])))
-        return g_strconcat (translated, cuts[i], rest, NULL);
+      whole = translate_known (self, sentence, at, cuts[i], depth);
+      if (first_at == NULL || at < first_at)
+        {
+          first_at = at;
+          first_cut = cuts[i];
+        }
     }
-  return NULL;
+  if (whole != NULL || first_at == NULL)
+    return whole;
+  before = g_strndup (sentence, (gsize) (first_at - sentence));
+  one = translate (self, before, depth + 1);
+  other = translate (self, first_at + strlen (first_cut), depth + 1);
+  return g_strconcat (one, first_cut, other, NULL);
 }
 
 static char *
@@ -352,7 +429,8 @@ kw_cli_sentences_new_from_file (const char *path)
   self->texts = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
   self->patterns = g_ptr_array_new_with_free_func (pattern_free);
   self->conversion = g_regex_new (CONVERSION, 0, 0, NULL);
-  if (self->conversion == NULL
+  self->setting = g_regex_new (SETTING, G_REGEX_DOTALL, 0, NULL);
+  if (self->conversion == NULL || self->setting == NULL
       || !read_catalogue (self->texts, (const guint8 *) g_mapped_file_get_contents (file),
                           g_mapped_file_get_length (file)))
     return NULL;
@@ -371,6 +449,7 @@ kw_cli_sentences_free (KwCliSentences *self)
   g_clear_pointer (&self->texts, g_hash_table_unref);
   g_clear_pointer (&self->patterns, g_ptr_array_unref);
   g_clear_pointer (&self->conversion, g_regex_unref);
+  g_clear_pointer (&self->setting, g_regex_unref);
   g_free (self);
 }
 

@@ -17,7 +17,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SOURCES = ['core/*.c', 'core/*.cc', 'plugins/*/*.c', 'http/*.c', 'dbus/*.c', 'daemon/*.c', 'cli/*.c', 'webui/*.js', 'data/*.policy']
+SOURCES = ['core/*.c', 'core/*.cc', 'plugins/*/*.c', 'http/*.c', 'dbus/*.c', 'daemon/*.c', 'cli/*.c', 'webui/*.js', 'data/*.policy.in']
 
 # Marks: whatever is in them is taken.
 MARKS = {'_', 'N_', 't'}
@@ -26,22 +26,32 @@ MARKS = {'_', 'N_', 't'}
 ERRORS = {
     'g_error_new': 3, 'g_error_new_literal': 3, 'g_prefix_error': 2, 'g_set_error': 4, 'g_set_error_literal': 4,
     'g_task_return_new_error': 4, 'g_signal_emit': 5, 'fail': 2, 'fail_job': 3, 'fail_literal': 3, 'fail_usage': 2, 'kw_cli_set_usage_error': 2,
+    'kw_cli_add_notice': 2, 'kw_cli_report_note': 3, 'kw_cli_report_ok': 3, 'kw_cli_report_problem': 3,
     'kw_api_respond_problem': 4, 'kw_http_request_respond_text': 3, 'kw_http_request_respond_text_with': 3, 'not_supported': 2,
     'peer_leave': 2, 'refuse': 2, 'report_error': 4, 'set_file_error': 2, 'set_malformed': 2, 'set_read_error': 2,
     'set_reason': 2, 'set_unreadable': 1, 'wrong_type': 1,
 }
 TEXTS = {
-    'g_strdup': 1, 'g_strdup_printf': 1, 'add_finding': 3, 'kw_cli_add_notice': 2, 'kw_cli_prompt_secret': 1,
-    'kw_cli_report_note': 3, 'kw_cli_report_ok': 3, 'kw_cli_report_problem': 3, 'kw_device_set_state': 3, 'news_new': 3,
+    'g_strdup': 1, 'g_strdup_printf': 1, 'add_finding': 3, 'kw_cli_prompt_secret': 1,
+    'kw_device_set_state': 3, 'news_new': 3,
     'print_done': 2, 'print_event': 3, 'run_list': 3, 'set_run': 5,
 }
 
 GLIB_FORMATS = {'G_GINT64_FORMAT': 'ld', 'G_GUINT64_FORMAT': 'lu', 'G_GSIZE_FORMAT': 'lu', 'G_GSSIZE_FORMAT': 'ld'}
-FORMAT = re.compile(r'%(?:\d+\$)?[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|z|j|t|q)?[diuxXscpeg]')
+FORMAT = re.compile(r'%(?:\d+\$)?[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|z|j|t|q)?[diouxXscpeg]')
 TOKEN = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\'(?:\\.|[^\'\\\n])*\'|[A-Za-z_]\w*|\s+|.', re.S)
 DEFINE = re.compile(r'^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+((?:[^\n]*\\\n)*[^\n]*)', re.M)
-QUIET = {'g_debug', 'g_warning', 'kw_log', 'begin_metric', 'g_key_file_set_comment', 'set_output_text', 'refuse_connection'}
 
+# For --unmarked: what takes texts that nobody translates (logs, figures, files, what ownCloud and its scripts read), and others
+# that only look like sentences (commands, classes of the page, texts that go into a hash).
+QUIET = {
+    'add_boolean', 'add_field', 'add_text', 'add_version', 'append_fields', 'begin_metric', 'g_debug', 'g_error',
+    'g_key_file_set_comment', 'g_printerr', 'g_variant_new', 'g_warning', 'kw_log', 'kw_sd_notify', 'refuse_connection',
+    'set_output_text',
+}
+UNSAID = re.compile(r'(?:keyward|device|keys|webui|systemctl) [a-z]+( .*)?|hsm_keyid before|(?:plain|chip) [a-z]+|(?:\'\\n)?occ config.*|'
+                    r'# Written by .*|built-in configuration|Available slots:\\n|the (?:session|system) bus|Bearer realm.*|'
+                    r'The token is not valid\\n|Jobs that .*\.|Tries left of the .*\.|card reader')
 
 # What is no sentence although it has letters: names of functions, of settings, of tools.
 NAME = re.compile(r'\[\w+\] \w+|[a-z]+_\w+|\w*[a-z][A-Z]\w*|[\w.]+\.\w+|[A-Z]\w*(?:-[A-Z]\w*)+|\S+=.*|/\S*|\S+\.json|alive|'
@@ -141,7 +151,7 @@ def find_sentences():
     for path in find_files():
         name = os.path.relpath(path, TOP)
         is_c = not name.endswith('.js')
-        if name.endswith('.policy'):
+        if name.endswith('.policy.in'):
             literals = read_policy(path)
         else:
             literals = (one for one in scan(open(path, encoding='utf-8').read(), is_c) if one.text and is_taken(one))
@@ -155,11 +165,11 @@ def find_unmarked():
     """Yields what looks like a sentence and is not taken anywhere."""
     taken = find_sentences()
     for path in find_files():
-        if path.endswith('.policy'):
+        if path.endswith('.policy.in'):
             continue
         for literal in scan(open(path, encoding='utf-8').read(), not path.endswith('.js')):
             is_quiet = any(name in QUIET for name, _ in literal.calls[-2:])
-            if literal.text not in taken and not is_quiet and re.search(r'[A-Za-z]{2,} [a-z]{2,}', literal.text):
+            if literal.text not in taken and not is_quiet and not UNSAID.fullmatch(literal.text) and re.search(r'[A-Za-z]{2,} [a-z]{2,}', literal.text):
                 yield f'{os.path.relpath(path, TOP)}:{literal.line}: {literal.text}'
 
 
