@@ -160,6 +160,8 @@ extern const guint kw_api_n_state_routes;
 
 void kw_api_render (KwApi *self);
 
+void kw_api_render_figures (KwApi *self);
+
 GBytes *kw_api_dup_document (KwApi *self, const char *name);
 
 void kw_api_set_document (KwApi *self, const char *name, GBytes *json);

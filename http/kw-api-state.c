@@ -345,9 +345,9 @@ compare_names (gconstpointer a, gconstpointer b)
                  kw_device_get_name (*(KwDevice *const *) b));
 }
 
-/* Writes all documents anew. Main context. */
+/* Writes what is counted all the time anew. Main context. */
 void
-kw_api_render (KwApi *self)
+kw_api_render_figures (KwApi *self)
 {
   g_autoptr (GPtrArray) devices = kw_pool_dup_devices (kw_service_get_pool (self->service));
   g_autoptr (GHashTable) seen
@@ -360,6 +360,13 @@ kw_api_render (KwApi *self)
   follow_states (self, devices);
   set_device_documents (self, seen);
   kw_api_set_document (self, DOCUMENT_DEVICES, device_list);
+}
+
+/* Writes all documents anew. Main context. */
+void
+kw_api_render (KwApi *self)
+{
+  kw_api_render_figures (self);
   kw_api_set_document (self, DOCUMENT_KEYS, render_keys (self));
   kw_api_set_document (self, DOCUMENT_STATUS, render_status (self));
   kw_api_set_document (self, DOCUMENT_NEWS, render_news (self));

@@ -48,7 +48,7 @@ on_tick (gpointer user_data)
   g_mutex_lock (&self->lock);
   self->alive = g_get_monotonic_time ();
   g_mutex_unlock (&self->lock);
-  kw_api_render (self);
+  kw_api_render_figures (self);
   if (++self->n_ticks % TICKS_BETWEEN_BEATS == 0)
     kw_api_beat (self);
   return G_SOURCE_CONTINUE;
