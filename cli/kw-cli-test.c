@@ -44,6 +44,22 @@ test_fail (Test *test, GError *taken_error)
   g_main_loop_quit (test->loop);
 }
 
+/* All outcomes take as much room as the longest one. */
+static int
+get_outcome_width (void)
+{
+  static const char *const outcomes[] = { "passed", "failed", "skipped" };
+  glong width = 0;
+
+  for (guint i = 0; i < G_N_ELEMENTS (outcomes); i++)
+    {
+      g_autofree char *word = kw_cli_translate_output (outcomes[i]);
+
+      width = MAX (width, g_utf8_strlen (word, -1));
+    }
+  return (int) width;
+}
+
 /* One line a result; the advice below it. */
 static gboolean
 print_result (GVariant *result, GError **error)
@@ -61,7 +77,8 @@ print_result (GVariant *result, GError **error)
 
   g_variant_get (result, "(&s&s&st&s)", &name, &subject, &outcome, &duration_usec, &advice);
   word = kw_cli_translate_output (outcome);
-  padded = g_strdup_printf ("%-7s", word);
+  padded
+      = g_strdup_printf ("%s%*s", word, get_outcome_width () - (int) g_utf8_strlen (word, -1), "");
   coloured = kw_cli_colour (kw_cli_colour_of_state (outcome), padded);
   told = kw_cli_translate_output (subject);
   printable = kw_cli_dup_printable (told);

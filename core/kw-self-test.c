@@ -452,7 +452,7 @@ plan_ec_keys (KwSelfTest *self, KwDevice *device)
 
       if (kw_key_get_kind (key) != KW_KEY_KIND_EC)
         continue;
-      subject = g_strdup_printf ("%s, key %s", kw_device_get_name (device),
+      subject = g_strdup_printf (N_ ("%s, key %s"), kw_device_get_name (device),
                                  name != NULL ? name : "without a label");
       plan_uses (self, device, key, subject);
     }
@@ -461,7 +461,8 @@ plan_ec_keys (KwSelfTest *self, KwDevice *device)
 static void
 plan_key (KwSelfTest *self, KwDevice *device, const KwKeyFacts *facts, const KwMatrixCell *cell)
 {
-  g_autofree char *subject = g_strdup_printf ("%s, key %s", kw_device_get_name (device), facts->id);
+  g_autofree char *subject
+      = g_strdup_printf (N_ ("%s, key %s"), kw_device_get_name (device), facts->id);
   Step *step = NULL;
 
   if (cell->key == NULL || (cell->state != KW_KEY_STATE_OK && cell->state != KW_KEY_STATE_WEAK))

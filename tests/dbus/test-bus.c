@@ -821,6 +821,7 @@ test_language (Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
   g_autoptr (Run) status = NULL;
   g_autoptr (Run) json = NULL;
+  g_autofree char *before = g_strdup (g_getenv ("LC_ALL"));
 
   g_setenv ("LC_ALL", "C.UTF-8", TRUE);
   g_setenv ("LANGUAGE", "de", TRUE);
@@ -831,12 +832,15 @@ test_language (Fixture *f, gconstpointer data G_GNUC_UNUSED)
       "aufgezeichnet");
   status = run (f, "status");
   g_assert_nonnull (strstr (get_text (status), ": bereit\n1 Gerät bereit\n"));
-  g_assert_nonnull (strstr (get_text (status), "BEZEICHNUNG"));
+  g_assert_nonnull (strstr (get_text (status), "SERIENNR."));
   json = run (f, "--json status");
   g_assert_nonnull (strstr (get_text (json), "1 device ready"));
   g_unsetenv (KW_ENV_LOCALE_PATH);
   g_unsetenv ("LANGUAGE");
-  g_unsetenv ("LC_ALL");
+  if (before != NULL)
+    g_setenv ("LC_ALL", before, TRUE);
+  else
+    g_unsetenv ("LC_ALL");
 }
 
 int
