@@ -49,7 +49,8 @@ struct _KwPool
   KwDeviceOptions options;
   GPtrArray *backends; /* main context; of KwBackend */
   GPtrArray *devices;  /* main context; of KwDevice */
-  GPtrArray *closing;  /* main context; of KwExecutor: devices that were closed by the stop */
+  GPtrArray *
+      closing; /* main context; of KwExecutor: devices that were given up, while calls into them may be under way */
   GPtrArray *
       troubled; /* main context; of Troubled: devices that are shown until they come back, or are gone */
   KwDevice
@@ -1367,11 +1368,24 @@ keep_troubled (KwPool *self, KwDevice *device)
   g_ptr_array_add (self->troubled, troubled);
 }
 
+/* The process must not end beside a thread that is in a library. */
+static void
+keep_executor (KwPool *self, KwDevice *device)
+{
+  for (guint i = self->closing->len; i > 0; i--)
+    {
+      if (kw_executor_is_finished (g_ptr_array_index (self->closing, i - 1)))
+        g_ptr_array_remove_index_fast (self->closing, i - 1);
+    }
+  g_ptr_array_add (self->closing, g_object_ref (kw_device_get_executor (device)));
+}
+
 static void
 remove_device (KwPool *self, KwDevice *device)
 {
   g_autoptr (KwDevice) keep_alive G_GNUC_UNUSED = g_object_ref (device);
 
+  keep_executor (self, device);
   g_signal_handlers_disconnect_by_data (device, self);
   if (device == self->resetting)
     keep_troubled (self, device);
@@ -1685,7 +1699,6 @@ kw_pool_stop (KwPool *self)
     {
       KwDevice *device = g_ptr_array_index (self->devices, 0);
 
-      g_ptr_array_add (self->closing, g_object_ref (kw_device_get_executor (device)));
       remove_device (self, device);
     }
   g_ptr_array_set_size (self->troubled, 0);
