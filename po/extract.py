@@ -17,7 +17,8 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SOURCES = ['core/*.c', 'core/*.cc', 'plugins/*/*.c', 'http/*.c', 'dbus/*.c', 'daemon/*.c', 'cli/*.c', 'webui/*.js', 'data/*.policy.in']
+SOURCES = ['core/*.c', 'core/*.cc', 'plugins/*/*.c', 'http/*.c', 'dbus/*.c', 'daemon/*.c', 'cli/*.c', 'webui/*.js', 'webui/*.html.in',
+           'data/*.policy.in']
 
 # Marks: whatever is in them is taken.
 MARKS = {'_', 'N_', 't'}
@@ -145,14 +146,23 @@ def read_policy(path):
                 yield Literal(element.text, line, [])
 
 
+def read_page(path):
+    """Yields what a page says in all languages at once."""
+    with open(path, encoding='utf-8') as file:
+        for i, line in enumerate(file, 1):
+            yield from (Literal(text.replace('"', '\\"'), i, []) for text in re.findall(r'<p data-text>(.*?)</p>', line))
+
+
 def find_sentences():
     """{text: (list of places, whether it is a format of C)}, in order."""
     found = {}
     for path in find_files():
         name = os.path.relpath(path, TOP)
-        is_c = not name.endswith('.js')
+        is_c = name.endswith(('.c', '.cc'))
         if name.endswith('.policy.in'):
             literals = read_policy(path)
+        elif name.endswith('.html.in'):
+            literals = read_page(path)
         else:
             literals = (one for one in scan(open(path, encoding='utf-8').read(), is_c) if one.text and is_taken(one))
         for literal in literals:
@@ -165,7 +175,7 @@ def find_unmarked():
     """Yields what looks like a sentence and is not taken anywhere."""
     taken = find_sentences()
     for path in find_files():
-        if path.endswith('.policy.in'):
+        if path.endswith('.in'):
             continue
         for literal in scan(open(path, encoding='utf-8').read(), not path.endswith('.js')):
             is_quiet = any(name in QUIET for name, _ in literal.calls[-2:])

@@ -33,14 +33,18 @@ END
 const a = t('{n} of {all} “that”', { n: 1 }); // t('not in a comment')
 const b = { x: N_('it\'s "x"') };
 END
+  cat >"$tap_scratch/tree/webui/x.html.in" <<'END'
+<p data-text>What a page says</p><p>not this</p>
+END
   cat >"$tap_scratch/tree/data/x.policy.in" <<'END'
 <policyconfig><action id="x"><description>What it is</description><message>Why it asks</message><defaults/></action></policyconfig>
 END
 }
 
 extracts () {
-  "$tap_scratch/tree/po/extract.py" "$tap_scratch/x.pot"
-  msgfmt --check-format --output-file=/dev/null "$tap_scratch/x.pot"
+  "$tap_scratch/tree/po/extract.py" "$tap_scratch/x.pot" || return 1
+  msgfmt --check-format --output-file=/dev/null "$tap_scratch/x.pot" || return 1
+  grep -A1 'core/kw-x.c:4' "$tap_scratch/x.pot" | grep -q '^#, c-format' || return 1
   grep '^msgid' "$tap_scratch/x.pot" | tail -n +2 | diff - <(cat <<'END'
 msgid "Too few of %lu bytes"
 msgid "Too many in /etc/x"
@@ -51,9 +55,9 @@ msgid "What it is"
 msgid "Why it asks"
 msgid "{n} of {all} “that”"
 msgid "it's \"x\""
+msgid "What a page says"
 END
   )
-  grep -A1 'core/kw-x.c:4' "$tap_scratch/x.pot" | grep -q '^#, c-format'
 }
 
 tells_what_was_forgotten () {
@@ -61,13 +65,13 @@ tells_what_was_forgotten () {
 }
 
 nothing_was_forgotten () {
-  ./extract.py --unmarked >"$tap_scratch/unmarked"
+  ./extract.py --unmarked >"$tap_scratch/unmarked" || return 1
   ! grep . "$tap_scratch/unmarked"
 }
 
 # Whether po/update would change anything but the order.
 is_up_to_date () {
-  msgmerge --quiet --no-fuzzy-matching --add-location=file --output-file="$tap_scratch/$1.po" "$1.po" "$template"
+  msgmerge --quiet --no-fuzzy-matching --add-location=file --output-file="$tap_scratch/$1.po" "$1.po" "$template" || return 1
   diff "$1.po" "$tap_scratch/$1.po"
 }
 
@@ -116,10 +120,18 @@ for text in ('List the devices', 'The module is %s'):
 END
 }
 
+notices_have_it () {
+  local page
+  for page in sign-in link-over; do
+    # Each begins with “This” in English.
+    grep "^<p lang=\"$1\">" "$BUILD_DIR/webui/$page.html" | grep -qv '>This ' || return 1
+  done
+}
+
 policy_has_it () {
   local policy=$BUILD_DIR/data/org.keyward1.policy
-  [[ $(grep -c "<message xml:lang=\"$1\">" "$policy") -eq $(grep -c '<action ' "$policy") ]]
-  [[ $(grep -c "<description xml:lang=\"$1\">" "$policy") -eq $(grep -c '<action ' "$policy") ]]
+  [[ $(grep -c "<message xml:lang=\"$1\">" "$policy") -eq $(grep -c '<action ' "$policy") \
+    && $(grep -c "<description xml:lang=\"$1\">" "$policy") -eq $(grep -c '<action ' "$policy") ]]
 }
 
 make_tree
@@ -132,6 +144,7 @@ while read -r language; do
   tap_check "/translations/$language/complete" is_complete "$language"
   tap_check "/translations/$language/placeholders" keeps_placeholders "$language"
   tap_check "/translations/$language/page" page_has_it "$language"
+  tap_check "/translations/$language/notices" notices_have_it "$language"
   tap_check "/translations/$language/policy" policy_has_it "$language"
 done < <(grep -v '^#' LINGUAS)
 tap_done
