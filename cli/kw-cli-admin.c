@@ -8,6 +8,7 @@
 #include "kw-cli-commands.h"
 #include "kw-cli-output.h"
 #include "kw-cli-prompt.h"
+#include "kw-cli-sentence.h"
 #include "kw-error.h"
 
 #include <errno.h>
@@ -61,7 +62,7 @@ print_done (KwCli *cli, const char *text, GError **error)
   g_autoptr (JsonBuilder) builder = NULL;
 
   if (!cli->json)
-    return kw_cli_output_text (text, error);
+    return kw_cli_output_sentence (text, error);
   builder = json_builder_new ();
   json_builder_begin_object (builder);
   json_builder_set_member_name (builder, "done");

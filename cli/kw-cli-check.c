@@ -483,8 +483,9 @@ kw_cli_run_check (KwCli *cli, char **arguments G_GNUC_UNUSED, GError **error)
   if (!kw_cli_report_print (check->report, cli->json, error))
     return FALSE;
   n_problems = kw_cli_report_count_problems (check->report);
-  if (n_problems > 0)
-    g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "%u %s found", n_problems,
-                 n_problems == 1 ? "problem" : "problems");
+  if (n_problems == 1)
+    g_set_error_literal (error, KW_ERROR, KW_ERROR_FAILED, "1 problem found");
+  else if (n_problems > 1)
+    g_set_error (error, KW_ERROR, KW_ERROR_FAILED, "%u problems found", n_problems);
   return n_problems == 0;
 }

@@ -173,10 +173,13 @@ kw_cli_config_ensure_module (KwCli *cli, KwConfig *config, gboolean *out_guessed
   if (module == NULL)
     return FALSE;
   for (guint i = 1; i < modules->len; i++)
-    g_string_append_printf (others, "%s %s",
-                            i > 1 ? "," : " (also there:", (char *) g_ptr_array_index (modules, i));
-  kw_cli_add_notice (cli, "No module is configured; used %s%s%s", module, others->str,
-                     others->len > 0 ? "; --module chooses)" : "");
+    g_string_append_printf (others, "%s%s", i > 1 ? ", " : "",
+                            (char *) g_ptr_array_index (modules, i));
+  if (others->len == 0)
+    kw_cli_add_notice (cli, "No module is configured; used %s", module);
+  else
+    kw_cli_add_notice (cli, "No module is configured; used %s (also there: %s; --module chooses)",
+                       module, others->str);
   kw_config_set_module (config, module);
   return TRUE;
 }

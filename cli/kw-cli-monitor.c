@@ -7,10 +7,12 @@
 #include "kw-cli-bus.h"
 #include "kw-cli-commands.h"
 #include "kw-cli-output.h"
+#include "kw-cli-sentence.h"
 #include "kw-cli-table.h"
 #include "kw-error.h"
 
 #include <glib-unix.h>
+#include <glib/gi18n.h>
 #include <string.h>
 
 /*
@@ -76,7 +78,9 @@ print_event (Monitor *monitor,
   else
     {
       g_autofree char *time = g_date_time_format (now, "%H:%M:%S");
-      g_autofree char *printable = value != NULL ? kw_cli_dup_printable (value) : NULL;
+      g_autofree char *told = value != NULL ? kw_cli_translate_output (value) : NULL;
+      g_autofree char *printable = told != NULL ? kw_cli_dup_printable (told) : NULL;
+      g_autofree char *news = kw_cli_translate_output (event);
       g_autofree char *coloured = printable != NULL && g_strcmp0 (property, "State") == 0
                                       ? kw_cli_colour (kw_cli_colour_of_state (value), printable)
                                       : g_strdup (printable);
@@ -84,7 +88,7 @@ print_event (Monitor *monitor,
       line = property != NULL
                  ? g_strdup_printf ("%s  %s  %s: %s\n", time, name != NULL ? name : path, property,
                                     coloured)
-                 : g_strdup_printf ("%s  %s  %s\n", time, name != NULL ? name : path, event);
+                 : g_strdup_printf ("%s  %s  %s\n", time, name != NULL ? name : path, news);
     }
   printed = kw_cli_output_text (line, &error);
   if (!printed)
@@ -127,7 +131,7 @@ print_added (Monitor *monitor, GVariant *parameters)
       remember_name (monitor, path, properties);
       g_variant_unref (properties);
     }
-  print_event (monitor, path, "added", NULL, NULL);
+  print_event (monitor, path, N_ ("added"), NULL, NULL);
 }
 
 static void
@@ -169,14 +173,14 @@ on_signal (GDBusConnection *bus G_GNUC_UNUSED,
            && g_variant_is_of_type (parameters, G_VARIANT_TYPE ("(oas)")))
     {
       g_variant_get (parameters, "(&oas)", &removed, NULL);
-      print_event (monitor, removed, "removed", NULL, NULL);
+      print_event (monitor, removed, N_ ("removed"), NULL, NULL);
       g_hash_table_remove (monitor->names, removed);
     }
   else if (g_str_equal (signal, "PropertiesChanged")
            && g_variant_is_of_type (parameters, G_VARIANT_TYPE ("(sa{sv}as)")))
     print_changed (monitor, path, parameters);
   else if (g_str_equal (signal, "KeysInconsistent"))
-    print_event (monitor, path, "keys-inconsistent", NULL, NULL);
+    print_event (monitor, path, N_ ("keys-inconsistent"), NULL, NULL);
 }
 
 static void

@@ -5,6 +5,7 @@
 
 #include "kw-cli-prompt.h"
 
+#include "kw-cli-sentence.h"
 #include "kw-error.h"
 #include "kw-limits.h"
 
@@ -169,7 +170,9 @@ kw_cli_prompt_secret (const char *prompt, GError **error)
   sigprocmask (SIG_BLOCK, &held, &before);
   if (signal_fd >= 0 && set_echo_off (&usual))
     {
-      g_printerr ("%s", prompt);
+      g_autofree char *translated = kw_cli_translate (prompt);
+
+      g_printerr ("%s", translated);
       secret = read_quietly (signal_fd, &usual, &held, error);
       g_printerr ("\n");
     }

@@ -6,13 +6,18 @@
 #include "kw-cli-report.h"
 
 #include "kw-cli-output.h"
+#include "kw-cli-sentence.h"
 #include "kw-cli.h"
 
+#include <glib/gi18n.h>
 #include <stdarg.h>
+#include <string.h>
 
 /*
  * What check found: for each thing one line that says ok, note or problem, and below a problem what to do.
  */
+
+#define NO_BREAK_SPACE "\302\240"
 
 typedef enum
 {
@@ -35,9 +40,9 @@ struct _KwCliReport
 };
 
 static const char *const result_nicks[] = {
-  [RESULT_OK] = "ok",
-  [RESULT_NOTE] = "note",
-  [RESULT_PROBLEM] = "problem",
+  [RESULT_OK] = N_ ("ok"),
+  [RESULT_NOTE] = N_ ("note"),
+  [RESULT_PROBLEM] = N_ ("problem"),
 };
 
 static void
@@ -158,6 +163,51 @@ print_json (const KwCliReport *self, GError **error)
   return kw_cli_output_json (builder, error);
 }
 
+/* Many findings are the halves of one sentence, "what is wrong; what to do", which is translated as a whole. */
+static gboolean
+translate_whole (const Finding *finding, const char *run, char **out_text, char **out_advice)
+{
+  g_autofree char *whole = g_strconcat (finding->text, "; ", run, finding->advice, NULL);
+  g_autofree char *translated = kw_cli_translate_output (whole);
+  char *semicolon = strstr (translated, "; ");
+  char *advice = NULL;
+
+  /* What is wrong may have some itself. */
+  for (const char *p = strstr (finding->text, "; "); p != NULL && semicolon != NULL;
+       p = strstr (p + 1, "; "))
+    semicolon = strstr (semicolon + 1, "; ");
+  if (semicolon == NULL || g_str_has_prefix (translated, finding->text)
+      || (*run != '\0' && strstr (semicolon, run) != NULL))
+    return FALSE;
+  advice = semicolon + strlen ("; ");
+  if (*run != '\0')
+    advice = strstr (advice, ": ") != NULL ? strstr (advice, ": ") + strlen (": ") : advice;
+  /* French has a blank before a semicolon, which does not break. */
+  *semicolon = '\0';
+  if (g_str_has_suffix (translated, NO_BREAK_SPACE))
+    semicolon[-(gssize) strlen (NO_BREAK_SPACE)] = '\0';
+  *out_text = g_strdup (translated);
+  *out_advice = g_strdup (advice);
+  return TRUE;
+}
+
+static void
+translate_finding (const Finding *finding, char **out_text, char **out_advice)
+{
+  g_autofree char *text = kw_cli_translate_output (finding->text);
+  g_autofree char *advice
+      = finding->advice != NULL ? kw_cli_translate_output (finding->advice) : NULL;
+  gboolean are_known
+      = !g_str_equal (text, finding->text) && g_strcmp0 (advice, finding->advice) != 0;
+
+  if (advice != NULL && !are_known
+      && (translate_whole (finding, "run: ", out_text, out_advice)
+          || translate_whole (finding, "", out_text, out_advice)))
+    return;
+  *out_text = g_steal_pointer (&text);
+  *out_advice = g_steal_pointer (&advice);
+}
+
 gboolean
 kw_cli_report_print (const KwCliReport *self, gboolean json, GError **error)
 {
@@ -169,10 +219,19 @@ kw_cli_report_print (const KwCliReport *self, gboolean json, GError **error)
     {
       const Finding *finding = g_ptr_array_index (self->findings, i);
 
-      g_string_append_printf (text, "%-8s %-14s %s\n", result_nicks[finding->result], finding->name,
-                              finding->text);
-      if (finding->advice != NULL)
-        g_string_append_printf (text, "%-8s %-14s what to do: %s\n", "", "", finding->advice);
+      g_autofree char *result = kw_cli_translate_output (result_nicks[finding->result]);
+      g_autofree char *said = NULL;
+      g_autofree char *advice = NULL;
+
+      translate_finding (finding, &said, &advice);
+      g_string_append_printf (text, "%-8s %-14s %s\n", result, finding->name, said);
+      if (advice != NULL)
+        {
+          g_autofree char *plain = g_strdup_printf ("what to do: %s", advice);
+          g_autofree char *line = kw_cli_translate_output (plain);
+
+          g_string_append_printf (text, "%-8s %-14s %s\n", "", "", line);
+        }
     }
   return kw_cli_output_text (text->str, error);
 }

@@ -8,6 +8,7 @@
 #include "kw-cli-commands.h"
 #include "kw-cli-config.h"
 #include "kw-cli-output.h"
+#include "kw-cli-sentence.h"
 #include "kw-error.h"
 #include "kw-keyring.h"
 #include "kw-pin-guard.h"
@@ -39,12 +40,13 @@ print_retry (KwCli *cli, const char *serial, guint n_forgotten, GError **error)
     }
   if (n_forgotten == 0)
     text = g_strdup ("No token has refused a PIN; there is nothing to forget.\n");
+  else if (serial == NULL && n_forgotten == 1)
+    text = g_strdup ("1 token: the PIN will be presented once more.\n");
   else if (serial != NULL)
     text = g_strdup_printf ("Token %s: the PIN will be presented once more.\n", serial);
   else
-    text = g_strdup_printf ("%u %s: the PIN will be presented once more.\n", n_forgotten,
-                            n_forgotten == 1 ? "token" : "tokens");
-  return kw_cli_output_text (text, error);
+    text = g_strdup_printf ("%u tokens: the PIN will be presented once more.\n", n_forgotten);
+  return kw_cli_output_sentence (text, error);
 }
 
 static gboolean
@@ -139,7 +141,7 @@ print_accept (KwCli *cli, const char *uuid, GError **error)
       "Key %s: the recorded fingerprint is dropped; the key that is there now is recorded when it is "
       "seen next.\n",
       uuid);
-  return kw_cli_output_text (text, error);
+  return kw_cli_output_sentence (text, error);
 }
 
 /* An entry of hsm_keyid, as opposed to the UUID of an RSA key. */
@@ -169,7 +171,7 @@ accept_by_daemon (KwCli *cli, GDBusConnection *bus, const char *id, GError **err
   if (cli->json)
     return print_accept (cli, id, error);
   text = g_strdup_printf ("Key %s: the key that was accepted is recorded.\n", id);
-  return kw_cli_output_text (text, error);
+  return kw_cli_output_sentence (text, error);
 }
 
 void

@@ -7,8 +7,10 @@
 #include "kw-cli-bus.h"
 #include "kw-cli-commands.h"
 #include "kw-cli-output.h"
+#include "kw-cli-sentence.h"
 #include "kw-cli-table.h"
 
+#include <glib/gi18n.h>
 #include <string.h>
 
 /*
@@ -109,12 +111,14 @@ add_members (JsonBuilder *builder, GVariant *properties, const Member *members, 
 static void
 add_advice (Listing *listing, const char *name, const char *text)
 {
+  g_autofree char *translated = NULL;
   g_autofree char *sentence = NULL;
   g_autofree char *lines = NULL;
 
   if (*text == '\0')
     return;
-  sentence = g_strdup_printf ("%s: %s", name, text);
+  translated = kw_cli_translate_output (text);
+  sentence = g_strdup_printf ("%s: %s", name, translated);
   lines = kw_cli_wrap (sentence, 0);
   g_string_append (listing->advice, lines);
 }
@@ -146,7 +150,7 @@ list_device (const char *path G_GNUC_UNUSED,
     }
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, serial);
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, kw_cli_bus_get_string (device, "Label"));
-  kw_cli_table_add (listing->table, kw_cli_colour_of_state (state), state);
+  kw_cli_table_add_state (listing->table, state);
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, kw_cli_bus_get_string (device, "Firmware"));
   if (tries >= 0)
     kw_cli_table_add_printf (listing->table, tries > 1 ? KW_CLI_PLAIN : KW_CLI_RED,
@@ -169,7 +173,8 @@ static gboolean
 list_devices (Listing *listing, GError **error)
 {
   static const char *const heads[]
-      = { "SERIAL", "LABEL", "STATE", "FIRMWARE", "PIN", "DKEK", "JOBS", "ERRORS", "MS", NULL };
+      = { N_ ("SERIAL"), N_ ("LABEL"), N_ ("STATE"), N_ ("FIRMWARE"), "PIN", "DKEK", N_ ("JOBS"),
+          N_ ("ERRORS"), "MS",         NULL };
 
   if (listing->json == NULL)
     listing->table = kw_cli_table_new (heads);
@@ -277,11 +282,11 @@ list_key (const char *path, GVariant *key, gpointer user_data, GError **error)
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, id);
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, kw_cli_bus_get_string (key, "Kind"));
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, kw_cli_bus_get_string (key, "Label"));
-  kw_cli_table_add (listing->table, kw_cli_colour_of_state (state), state);
+  kw_cli_table_add_state (listing->table, state);
   kw_cli_table_add_printf (listing->table, KW_CLI_PLAIN, "%" G_GINT64_FORMAT,
                            kw_cli_bus_get_integer (key, "Copies"));
   kw_cli_table_add (listing->table, KW_CLI_PLAIN,
-                    kw_cli_bus_get_boolean (key, "Encrypts") ? "yes" : "no");
+                    kw_cli_bus_get_boolean (key, "Encrypts") ? _ ("yes") : _ ("no"));
   kw_cli_table_add_printf (listing->table, KW_CLI_PLAIN, "%" G_GUINT64_FORMAT, n_uses);
   kw_cli_table_add (listing->table, KW_CLI_PLAIN, last_day);
   kw_cli_table_add_printf (listing->table, KW_CLI_PLAIN, "%.16s", fingerprint);
@@ -294,8 +299,10 @@ list_key (const char *path, GVariant *key, gpointer user_data, GError **error)
 static gboolean
 list_keys (Listing *listing, GError **error)
 {
-  static const char *const heads[] = { "ID",       "KIND", "LABEL",    "STATE",       "COPIES",
-                                       "ENCRYPTS", "USES", "LAST USE", "FINGERPRINT", NULL };
+  static const char *const heads[] = { "ID",         N_ ("KIND"),     N_ ("LABEL"),
+                                       N_ ("STATE"), N_ ("COPIES"),   N_ ("ENCRYPTS"),
+                                       N_ ("USES"),  N_ ("LAST USE"), N_ ("FINGERPRINT"),
+                                       NULL };
 
   g_autoptr (GVariant) manager = kw_cli_bus_get_manager (listing->bus, error);
   g_auto (GStrv) ids = NULL;
@@ -317,7 +324,7 @@ print_table (Listing *listing, const char *nothing, GError **error)
   g_autofree char *text = NULL;
 
   if (listing->n_objects == 0)
-    return kw_cli_output_text (nothing, error);
+    return kw_cli_output_sentence (nothing, error);
   text = g_strconcat (table, listing->advice->len > 0 ? "\n" : "", listing->advice->str, NULL);
   return kw_cli_output_text (text, error);
 }
@@ -382,8 +389,10 @@ static gboolean
 print_status (Listing *listing, GVariant *manager, GError **error)
 {
   const char *state = kw_cli_bus_get_string (manager, "State");
-  g_autofree char *coloured = kw_cli_colour (kw_cli_colour_of_state (state), state);
-  g_autofree char *text = kw_cli_wrap (kw_cli_bus_get_string (manager, "StatusText"), 0);
+  g_autofree char *word = kw_cli_translate_output (state);
+  g_autofree char *coloured = kw_cli_colour (kw_cli_colour_of_state (state), word);
+  g_autofree char *status = kw_cli_translate_output (kw_cli_bus_get_string (manager, "StatusText"));
+  g_autofree char *text = kw_cli_wrap (status, 0);
   g_autofree char *head
       = g_strdup_printf ("keywardd %s: %s\n%s", kw_cli_bus_get_string (manager, "Version"),
                          coloured, *text == '\n' ? "" : text);

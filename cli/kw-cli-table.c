@@ -5,6 +5,7 @@
 
 #include "kw-cli-table.h"
 
+#include "kw-cli-sentence.h"
 #include "kw-cli.h"
 
 #include <stdarg.h>
@@ -38,7 +39,7 @@ clear_cell (gpointer data)
 
 /**
  * kw_cli_table_new:
- * @heads: heads of the columns, %NULL at the end
+ * @heads: heads of the columns, in English, %NULL at the end
  *
  * Returns: (transfer full): a table without rows
  */
@@ -51,7 +52,11 @@ kw_cli_table_new (const char *const *heads)
   self->cells = g_array_new (FALSE, FALSE, sizeof (Cell));
   g_array_set_clear_func (self->cells, clear_cell);
   for (guint i = 0; i < self->n_columns; i++)
-    kw_cli_table_add (self, KW_CLI_PLAIN, heads[i]);
+    {
+      g_autofree char *head = kw_cli_translate_output (heads[i]);
+
+      kw_cli_table_add (self, KW_CLI_PLAIN, head);
+    }
   return self;
 }
 
@@ -74,6 +79,21 @@ kw_cli_table_add (KwCliTable *self, KwCliColour colour, const char *text)
   Cell cell = { kw_cli_dup_printable (*text != '\0' ? text : "–"), colour };
 
   g_array_append_val (self->cells, cell);
+}
+
+/**
+ * kw_cli_table_add_state:
+ * @self: the table
+ * @state: state of a device, a key, a test or the daemon
+ *
+ * Adds a cell with a state, in the reader's language and in its colour.
+ */
+void
+kw_cli_table_add_state (KwCliTable *self, const char *state)
+{
+  g_autofree char *word = kw_cli_translate_output (state);
+
+  kw_cli_table_add (self, kw_cli_colour_of_state (state), word);
 }
 
 void

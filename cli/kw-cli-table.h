@@ -31,6 +31,8 @@ void kw_cli_table_free (KwCliTable *self);
 
 void kw_cli_table_add (KwCliTable *self, KwCliColour colour, const char *text);
 
+void kw_cli_table_add_state (KwCliTable *self, const char *state);
+
 void kw_cli_table_add_printf (KwCliTable *self, KwCliColour colour, const char *format, ...)
     G_GNUC_PRINTF (3, 4);
 

@@ -7,6 +7,7 @@
 #include "kw-cli-bus.h"
 #include "kw-cli-commands.h"
 #include "kw-cli-output.h"
+#include "kw-cli-sentence.h"
 #include "kw-cli-table.h"
 #include "kw-error.h"
 
@@ -43,23 +44,46 @@ test_fail (Test *test, GError *taken_error)
   g_main_loop_quit (test->loop);
 }
 
+/* All outcomes take as much room as the longest one. */
+static int
+get_outcome_width (void)
+{
+  static const char *const outcomes[] = { "passed", "failed", "skipped" };
+  glong width = 0;
+
+  for (guint i = 0; i < G_N_ELEMENTS (outcomes); i++)
+    {
+      g_autofree char *word = kw_cli_translate_output (outcomes[i]);
+
+      width = MAX (width, g_utf8_strlen (word, -1));
+    }
+  return (int) width;
+}
+
 /* One line a result; the advice below it. */
 static gboolean
 print_result (GVariant *result, GError **error)
 {
   const char *name, *subject, *outcome, *advice;
   guint64 duration_usec;
+  g_autofree char *word = NULL;
   g_autofree char *padded = NULL;
   g_autofree char *coloured = NULL;
+  g_autofree char *told = NULL;
   g_autofree char *printable = NULL;
+  g_autofree char *remedy = NULL;
   g_autofree char *below = NULL;
   g_autofree char *line = NULL;
 
   g_variant_get (result, "(&s&s&st&s)", &name, &subject, &outcome, &duration_usec, &advice);
-  padded = g_strdup_printf ("%-7s", outcome);
+  word = kw_cli_translate_output (outcome);
+  padded
+      = g_strdup_printf ("%s%*s", word, get_outcome_width () - (int) g_utf8_strlen (word, -1), "");
   coloured = kw_cli_colour (kw_cli_colour_of_state (outcome), padded);
-  printable = kw_cli_dup_printable (subject);
-  below = *advice != '\0' ? kw_cli_wrap (advice, 9) : g_strdup ("");
+  told = kw_cli_translate_output (subject);
+  printable = kw_cli_dup_printable (told);
+  remedy = kw_cli_translate_output (advice);
+  below = *advice != '\0' ? kw_cli_wrap (remedy, 9) : g_strdup ("");
   line = g_strdup_printf ("%s  %-11s  %8.1f ms  %s\n%s", coloured, name,
                           (double) duration_usec / 1000.0, printable, below);
   return kw_cli_output_text (line, error);
@@ -194,6 +218,7 @@ print_summary (Test *test, GError **error)
   g_autoptr (GVariant) job = get_job (test, error);
   gint64 n_failed;
   g_autofree char *verdict = NULL;
+  g_autofree char *told = NULL;
   g_autofree char *coloured = NULL;
   g_autofree char *line = NULL;
 
@@ -207,10 +232,12 @@ print_summary (Test *test, GError **error)
   if (n_failed > 0)
     verdict
         = g_strdup_printf ("%" G_GINT64_FORMAT " of %u tests failed", n_failed, test->n_printed);
+  else if (test->cancelled)
+    verdict = g_strdup_printf ("%u tests, none failed, but it was cancelled", test->n_printed);
   else
-    verdict = g_strdup_printf ("%u tests, none failed%s", test->n_printed,
-                               test->cancelled ? ", but it was cancelled" : "");
-  coloured = kw_cli_colour (n_failed > 0 ? KW_CLI_RED : KW_CLI_GREEN, verdict);
+    verdict = g_strdup_printf ("%u tests, none failed", test->n_printed);
+  told = kw_cli_translate_output (verdict);
+  coloured = kw_cli_colour (n_failed > 0 ? KW_CLI_RED : KW_CLI_GREEN, told);
   line = g_strdup_printf ("\n%s\n", coloured);
   return kw_cli_output_text (line, error);
 }

@@ -59,7 +59,6 @@ kw_cli_run_webui_login (KwCli *cli, char **arguments G_GNUC_UNUSED, GError **err
     g_print ("{\"link\": \"");
   fwrite (kw_secret_get_data (link), 1, kw_secret_get_size (link), stdout);
   g_print ("%s\n", cli->json ? "\"}" : "");
-  kw_cli_add_notice (cli, "%s",
-                     _ ("The link works once, within a minute, in a browser on this host."));
+  kw_cli_add_notice (cli, "The link works once, within a minute, in a browser on this host.");
   return TRUE;
 }

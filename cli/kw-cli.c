@@ -5,6 +5,7 @@
 
 #include "kw-cli.h"
 
+#include "kw-cli-sentence.h"
 #include "kw-uuid.h"
 
 #include <stdarg.h>
@@ -79,7 +80,8 @@ kw_cli_dup_printable (const char *text)
 void
 kw_cli_say (const char *text)
 {
-  g_autofree char *printable = kw_cli_dup_printable (text);
+  g_autofree char *translated = kw_cli_translate (text);
+  g_autofree char *printable = kw_cli_dup_printable (translated);
 
   g_printerr ("%s: %s\n", g_get_prgname (), printable);
 }

@@ -21,7 +21,6 @@
  */
 
 #define EXIT_USAGE 2
-#define NAME_HSMDAEMON "hsmdaemon"
 #define NAME_KEYWARD "keyward"
 #define DAEMON "keywardd"
 
@@ -30,15 +29,15 @@ static const KwCliCommand commands[] = {
     kw_cli_run_check },
   { "decrypt", "[FILE]", N_ ("Decrypt an envelope; prints what is in it"), 0, 1, NAME_KEYWARD,
     kw_cli_add_decrypt_options, kw_cli_run_open },
-  { "decrypt", "ID BASE64|-", N_ ("Decrypt with a key; prints base64"), 2, 2, NAME_HSMDAEMON, NULL,
-    kw_cli_run_decrypt },
+  { "decrypt", "ID BASE64|-", N_ ("Decrypt with a key; prints base64"), 2, 2, KW_PROGRAM_HSMDAEMON,
+    NULL, kw_cli_run_decrypt },
   { "device retry", "[SERIAL]", N_ ("Let a refused PIN be presented once more"), 0, 1, NULL, NULL,
     kw_cli_run_device_retry },
   { "devices", "", N_ ("List the devices"), 0, 0, NULL, NULL, kw_cli_run_devices },
   { "encrypt", "[FILE]", N_ ("Encrypt under the first key; prints an envelope"), 0, 1, NAME_KEYWARD,
     kw_cli_add_encrypt_options, kw_cli_run_seal },
   { "encrypt", "ID BASE64|-", N_ ("Encrypt under a public key; prints base64"), 2, 2,
-    NAME_HSMDAEMON, NULL, kw_cli_run_encrypt },
+    KW_PROGRAM_HSMDAEMON, NULL, kw_cli_run_encrypt },
   { "genkey", "LABEL", N_ ("Make an RSA key pair"), 1, 1, NULL, kw_cli_add_genkey_options,
     kw_cli_run_genkey },
   { "install", "", N_ ("Enable and start the service"), 0, 0, NULL, NULL, kw_cli_run_install },
@@ -108,7 +107,7 @@ new_context (KwCli *cli, GeneralOptions *general, const char *parameters)
 static gboolean
 is_hsmdaemon (void)
 {
-  return g_str_equal (g_get_prgname (), NAME_HSMDAEMON);
+  return g_str_equal (g_get_prgname (), KW_PROGRAM_HSMDAEMON);
 }
 
 /* ownCloud's scripts call the program hsmdaemon, and some commands mean something else to them. */
@@ -116,7 +115,7 @@ static gboolean
 is_for_this_name (const KwCliCommand *command)
 {
   return command->program == NULL
-         || is_hsmdaemon () == g_str_equal (command->program, NAME_HSMDAEMON);
+         || is_hsmdaemon () == g_str_equal (command->program, KW_PROGRAM_HSMDAEMON);
 }
 
 static int

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glib/gi18n.h>
 #include <grp.h>
 #include <pwd.h>
 #include <string.h>
@@ -551,7 +552,7 @@ set_access_who (KwConfig *self, const KwConfigRow *row, const KwTomlEntry *entry
                 : group_to_gid (entry->string, &self->rule->id)))
     {
       g_set_error (error, KW_ERROR, KW_ERROR_CONFIG, "names no %s of this system: %s",
-                   is_user ? "user" : "group", entry->string);
+                   is_user ? N_ ("user") : N_ ("group"), entry->string);
       return FALSE;
     }
   self->rule->is_user = is_user;

@@ -10,6 +10,8 @@
 #include "kw-limits.h"
 #include "kw-log.h"
 
+#include <glib/gi18n.h>
+
 /*
  * One plugged token: its state, its executor, the keys on it. State and keys belong to the main context. The functions
  * that use the token, kw_device_rsa_decrypt() and its like, are called by the executor's threads; they renew a login that
@@ -73,11 +75,11 @@ static guint signals[N_SIGNALS];
 #define OPEN_TIMEOUT_FACTOR 6
 
 static const char *const state_nicks[] = {
-  [KW_DEVICE_PROBING] = "probing",       [KW_DEVICE_LOCKED] = "locked",
-  [KW_DEVICE_CHECKING] = "checking",     [KW_DEVICE_READY] = "ready",
-  [KW_DEVICE_DEGRADED] = "degraded",     [KW_DEVICE_PIN_REFUSED] = "pin-refused",
-  [KW_DEVICE_MISMATCHED] = "mismatched", [KW_DEVICE_UNSUPPORTED] = "unsupported",
-  [KW_DEVICE_STUCK] = "stuck",           [KW_DEVICE_GONE] = "gone",
+  [KW_DEVICE_PROBING] = N_ ("probing"),       [KW_DEVICE_LOCKED] = N_ ("locked"),
+  [KW_DEVICE_CHECKING] = N_ ("checking"),     [KW_DEVICE_READY] = N_ ("ready"),
+  [KW_DEVICE_DEGRADED] = N_ ("degraded"),     [KW_DEVICE_PIN_REFUSED] = N_ ("pin-refused"),
+  [KW_DEVICE_MISMATCHED] = N_ ("mismatched"), [KW_DEVICE_UNSUPPORTED] = N_ ("unsupported"),
+  [KW_DEVICE_STUCK] = N_ ("stuck"),           [KW_DEVICE_GONE] = N_ ("gone"),
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (state_nicks) == KW_N_DEVICE_STATES);
@@ -463,7 +465,7 @@ take_inspection (gpointer user_data)
     }
   take_keys (self, inspection);
   text = inspection->different->len > 0
-             ? "Ready, but some keys are not the recorded ones and are not used"
+             ? N_ ("Ready, but some keys are not the recorded ones and are not used")
              : "Ready";
   /* Whether a device with the wrong keys is of use again is not for it to say. */
   if (!is_in_use (self))

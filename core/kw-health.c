@@ -5,6 +5,8 @@
 
 #include "kw-health.h"
 
+#include <glib/gi18n.h>
+
 /*
  * How the service is: one word, one sentence, and what wants attention most. All doors say it the same way because they all
  * ask here. The signal “changed” comes once for all that changed together. Main context.
@@ -36,8 +38,8 @@ static guint signals[N_SIGNALS];
 G_DEFINE_FINAL_TYPE (KwHealth, kw_health, G_TYPE_OBJECT)
 
 static const char *const state_names[] = {
-  [KW_HEALTH_STARTING] = "starting",
-  [KW_HEALTH_WAITING] = "waiting",
+  [KW_HEALTH_STARTING] = N_ ("starting"),
+  [KW_HEALTH_WAITING] = N_ ("waiting"),
   [KW_HEALTH_DEGRADED] = "degraded",
   [KW_HEALTH_READY] = "ready",
 };

@@ -14,6 +14,19 @@
  */
 
 /**
+ * kw_i18n_get_directory:
+ *
+ * Returns: (transfer none): where translations are, a folder for each language in it. Any thread.
+ */
+const char *
+kw_i18n_get_directory (void)
+{
+  const char *path = g_getenv (KW_ENV_LOCALE_PATH);
+
+  return path != NULL ? path : KW_LOCALE_DIR;
+}
+
+/**
  * kw_i18n_init:
  *
  * Finds the translations. Once, after setlocale(), before any text is shown.
@@ -21,9 +34,7 @@
 void
 kw_i18n_init (void)
 {
-  const char *path = g_getenv (KW_ENV_LOCALE_PATH);
-
-  bindtextdomain (GETTEXT_PACKAGE, path != NULL ? path : KW_LOCALE_DIR);
+  bindtextdomain (GETTEXT_PACKAGE, kw_i18n_get_directory ());
   bind_textdomain_codeset (GETTEXT_PACKAGE, "UTF-8");
   textdomain (GETTEXT_PACKAGE);
 }

@@ -5,6 +5,8 @@
 
 #include "kw-key-matrix-private.h"
 
+#include <glib/gi18n.h>
+
 /*
  * Devices across, keys down, and in each cell how the key is on the device. Made by the keyring, read by everybody.
  */
@@ -23,11 +25,11 @@ typedef struct
 } Row;
 
 static const char *const state_nicks[] = {
-  [KW_KEY_STATE_OK] = "ok",
-  [KW_KEY_STATE_MISSING] = "missing",
-  [KW_KEY_STATE_DIFFERENT] = "different",
-  [KW_KEY_STATE_WEAK] = "weak",
-  [KW_KEY_STATE_UNCHECKED] = "unchecked",
+  [KW_KEY_STATE_OK] = N_ ("ok"),
+  [KW_KEY_STATE_MISSING] = N_ ("missing"),
+  [KW_KEY_STATE_DIFFERENT] = N_ ("different"),
+  [KW_KEY_STATE_WEAK] = N_ ("weak"),
+  [KW_KEY_STATE_UNCHECKED] = N_ ("unchecked"),
 };
 
 G_STATIC_ASSERT (G_N_ELEMENTS (state_nicks) == KW_N_KEY_STATES);

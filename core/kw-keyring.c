@@ -643,10 +643,16 @@ judge_encryption (const Judgement *judgement, guint row, KwKeyFacts *facts)
   if (facts->n_copies < self->min_copies && facts->n_copies > 0)
     {
       g_free (facts->advice);
-      facts->advice = g_strdup_printf (
-          "Key %s is on %u ready device%s, and min_copies is %u: nothing is encrypted until "
-          "more devices have it",
-          facts->id, facts->n_copies, facts->n_copies == 1 ? "" : "s", self->min_copies);
+      if (facts->n_copies == 1)
+        facts->advice = g_strdup_printf (
+            "Key %s is on 1 ready device, and min_copies is %u: nothing is encrypted until more "
+            "devices have it",
+            facts->id, self->min_copies);
+      else
+        facts->advice = g_strdup_printf (
+            "Key %s is on %u ready devices, and min_copies is %u: nothing is encrypted until more "
+            "devices have it",
+            facts->id, facts->n_copies, self->min_copies);
     }
   facts->may_encrypt = facts->can_encrypt;
 }

@@ -67,5 +67,10 @@
 #define KW_MAX_BUS_OPTIONS 16         /* of one call */
 #define KW_MAX_PEER_GROUPS 1024       /* groups of a caller that are looked at */
 
+#define KW_MAX_CATALOGUE_BYTES (4 * 1024 * 1024) /* translations in one language */
+#define KW_MAX_CATALOGUE_TEXTS 16384
+#define KW_MAX_SENTENCE_BYTES 4096 /* that is looked for by its pattern */
+#define KW_MAX_SENTENCE_DEPTH 8    /* sentences within a sentence */
+
 #define KW_GENERATE_TIMEOUT_FACTOR                                                                 \
   12 /* making a key may take this many times as long as using one */

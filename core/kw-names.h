@@ -7,6 +7,8 @@
 #define KW_CONFIG_FILE_HSMDAEMON "/etc/hsmdaemon/hsmdaemon.toml"
 #define KW_STATE_DIRECTORY "/var/lib/keyward"
 #define KW_LINE_SOCKET "/run/keyward/owncloud.sock"
+/* The name under which ownCloud's scripts call the commands. */
+#define KW_PROGRAM_HSMDAEMON "hsmdaemon"
 #define KW_SERVICE_USER "keyward"
 #define KW_SERVICE_GROUP "keyward"
 

@@ -1957,8 +1957,9 @@ kw_pool_dup_status_text (KwPool *self)
   roster = pool_ref_roster (self);
   if (roster->devices->len == 0)
     return g_strdup (roster->status_text);
-  return g_strdup_printf ("%u device%s ready", roster->devices->len,
-                          roster->devices->len == 1 ? "" : "s");
+  if (roster->devices->len == 1)
+    return g_strdup ("1 device ready");
+  return g_strdup_printf ("%u devices ready", roster->devices->len);
 }
 
 /**

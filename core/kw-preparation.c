@@ -127,10 +127,14 @@ count_copies (KwDevice *origin, GPtrArray *devices)
 static char *
 describe_too_few (guint n_devices, guint n_copies, guint min_copies)
 {
+  if (n_devices < min_copies && n_devices == 1)
+    return g_strdup_printf (
+        "1 device is ready, and min_copies is %u, so no key was made; plug in more devices",
+        min_copies);
   if (n_devices < min_copies)
     return g_strdup_printf (
-        "%u device%s ready, and min_copies is %u, so no key was made; plug in more devices",
-        n_devices, n_devices == 1 ? " is" : "s are", min_copies);
+        "%u devices are ready, and min_copies is %u, so no key was made; plug in more devices",
+        n_devices, min_copies);
   if (n_copies == 1)
     return g_strdup_printf (
         "Keys cannot be cloned between these devices, and min_copies is %u, so no key was made; use cards with the same "

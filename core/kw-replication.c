@@ -247,12 +247,16 @@ conclude (Replication *replication)
       g_task_run_in_thread (task, record_thread);
       return;
     }
-  g_set_error (
-      &replication->error, KW_ERROR, KW_ERROR_UNAVAILABLE,
-      "The new key got to %u device%s, and min_copies is %u, so it was removed again; plug in "
-      "more devices with the same transport key",
-      replication->holders->len, replication->holders->len == 1 ? "" : "s",
-      replication->min_copies);
+  if (replication->holders->len == 1)
+    g_set_error (&replication->error, KW_ERROR, KW_ERROR_UNAVAILABLE,
+                 "The new key got to 1 device, and min_copies is %u, so it was removed again; plug "
+                 "in more devices with the same transport key",
+                 replication->min_copies);
+  else
+    g_set_error (&replication->error, KW_ERROR, KW_ERROR_UNAVAILABLE,
+                 "The new key got to %u devices, and min_copies is %u, so it was removed again; "
+                 "plug in more devices with the same transport key",
+                 replication->holders->len, replication->min_copies);
   remove_everywhere (replication);
 }
 

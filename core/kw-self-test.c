@@ -9,6 +9,7 @@
 #include "kw-limits.h"
 #include "kw-log.h"
 
+#include <glib/gi18n.h>
 #include <openssl/rand.h>
 #include <string.h>
 
@@ -135,7 +136,8 @@ result_free (gpointer data)
 const char *
 kw_test_outcome_to_string (KwTestOutcome outcome)
 {
-  static const char *const nicks[KW_N_TEST_OUTCOMES] = { "passed", "failed", "skipped" };
+  static const char *const nicks[KW_N_TEST_OUTCOMES]
+      = { N_ ("passed"), N_ ("failed"), N_ ("skipped") };
 
   g_return_val_if_fail (outcome < KW_N_TEST_OUTCOMES, NULL);
 
@@ -402,10 +404,13 @@ plan_pin (KwSelfTest *self, KwDevice *device)
                    "The token does not tell how many tries are left");
       return;
     }
-  if (n_tries < MIN_PIN_TRIES)
+  if (n_tries == 1)
+    advice = g_strdup (
+        "1 try left for the PIN: find out who presents wrong ones, and log in with the right one");
+  else if (n_tries < MIN_PIN_TRIES)
     advice = g_strdup_printf (
-        "%d %s left for the PIN: find out who presents wrong ones, and log in with the right one",
-        n_tries, n_tries == 1 ? "try" : "tries");
+        "%d tries left for the PIN: find out who presents wrong ones, and log in with the right one",
+        n_tries);
   add_finding (self, "pin", subject, advice != NULL ? KW_TEST_FAILED : KW_TEST_PASSED,
                advice != NULL ? advice : "");
 }
@@ -447,7 +452,7 @@ plan_ec_keys (KwSelfTest *self, KwDevice *device)
 
       if (kw_key_get_kind (key) != KW_KEY_KIND_EC)
         continue;
-      subject = g_strdup_printf ("%s, key %s", kw_device_get_name (device),
+      subject = g_strdup_printf (N_ ("%s, key %s"), kw_device_get_name (device),
                                  name != NULL ? name : "without a label");
       plan_uses (self, device, key, subject);
     }
@@ -456,7 +461,8 @@ plan_ec_keys (KwSelfTest *self, KwDevice *device)
 static void
 plan_key (KwSelfTest *self, KwDevice *device, const KwKeyFacts *facts, const KwMatrixCell *cell)
 {
-  g_autofree char *subject = g_strdup_printf ("%s, key %s", kw_device_get_name (device), facts->id);
+  g_autofree char *subject
+      = g_strdup_printf (N_ ("%s, key %s"), kw_device_get_name (device), facts->id);
   Step *step = NULL;
 
   if (cell->key == NULL || (cell->state != KW_KEY_STATE_OK && cell->state != KW_KEY_STATE_WEAK))
@@ -466,7 +472,7 @@ plan_key (KwSelfTest *self, KwDevice *device, const KwKeyFacts *facts, const KwM
 
       const char *advice = cell->advice != NULL    ? cell->advice
                            : facts->advice != NULL ? facts->advice
-                                                   : "The key is not checked yet; test again";
+                                                   : N_ ("The key is not checked yet; test again");
 
       add_finding (self, "round-trip", g_steal_pointer (&subject),
                    is_fault ? KW_TEST_FAILED : KW_TEST_SKIPPED, advice);
@@ -592,8 +598,8 @@ plan_dkek (KwSelfTest *self, GArray *tested)
     {
       g_string_prepend (
           values,
-          "The DKEKs differ, so keys cannot be cloned between these devices; initialise those "
-          "that are wrong with the same DKEK shares as the others: ");
+          N_ ("The DKEKs differ, so keys cannot be cloned between these devices; initialise those "
+              "that are wrong with the same DKEK shares as the others: "));
       add_finding (self, "dkek", g_strdup ("all devices"), KW_TEST_FAILED, values->str);
     }
   else

@@ -34,8 +34,11 @@ refuse_unknown (const char *name, KwBusOption *known, gsize n_known, GError **er
     g_strv_builder_add (builder, known[i].name);
   names = g_strv_builder_end (builder);
   list = g_strjoinv (", ", names);
-  g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "There is no option %s%s%s", name,
-               n_known > 0 ? "; there is " : "", list);
+  if (n_known == 0)
+    g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "There is no option %s", name);
+  else
+    g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "There is no option %s; there is %s",
+                 name, list);
   return FALSE;
 }
 

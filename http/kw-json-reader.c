@@ -8,6 +8,7 @@
 #include "kw-error.h"
 #include "kw-limits.h"
 
+#include <glib/gi18n.h>
 #include <openssl/evp.h>
 #include <string.h>
 
@@ -30,9 +31,12 @@ typedef struct
 } Scan;
 
 static const char *const type_names[] = {
-  [KW_JSON_NULL] = "null",       [KW_JSON_BOOLEAN] = "true or false",
-  [KW_JSON_NUMBER] = "a number", [KW_JSON_STRING] = "a string",
-  [KW_JSON_ARRAY] = "an array",  [KW_JSON_OBJECT] = "an object",
+  [KW_JSON_NULL] = "null",
+  [KW_JSON_BOOLEAN] = N_ ("true or false"),
+  [KW_JSON_NUMBER] = N_ ("a number"),
+  [KW_JSON_STRING] = N_ ("a string"),
+  [KW_JSON_ARRAY] = N_ ("an array"),
+  [KW_JSON_OBJECT] = N_ ("an object"),
 };
 
 static gboolean
@@ -316,11 +320,13 @@ take_member (const KwJsonMember *members,
 
   while (i < n_members && !has_text (name, members[i].name))
     i++;
-  if (i == n_members)
-    g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "There is no member %.*s here%s%s",
-                 (int) MIN (name->size, KW_MAX_JSON_NAME_BYTES), name->text,
-                 n_members > 0 ? "; the first that is known is " : "",
-                 n_members > 0 ? members[0].name : "");
+  if (i == n_members && n_members == 0)
+    g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "There is no member %.*s here",
+                 (int) MIN (name->size, KW_MAX_JSON_NAME_BYTES), name->text);
+  else if (i == n_members)
+    g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
+                 "There is no member %.*s here; the first that is known is %s",
+                 (int) MIN (name->size, KW_MAX_JSON_NAME_BYTES), name->text, members[0].name);
   else if (out_values[i].text != NULL)
     g_set_error (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT, "The member “%s” is there twice",
                  members[i].name);

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Usage: make-catalogue.py MSGFMT LANGUAGE OUTPUT [PO-FILE]
+"""Usage: make-catalogue.py MSGFMT MSGGREP LANGUAGE OUTPUT [PO-FILE]
 
-Makes the page's texts in one language from a po file: {"language": …, "strings": {English: translated}}.
+Makes the page's texts in one language from a po file: {"language": …, "strings": {English: translated}}. The page weighs as
+little as it can: what only the commands say stays out.
 """
 
 import gettext
@@ -12,10 +13,15 @@ import subprocess
 import sys
 
 
-def main(msgfmt, language, output, po_file=None):
+SHOWN = ['core/*', 'http/*', 'plugins/pkcs11/*', 'plugins/smartcard/*', 'webui/*']
+
+
+def main(msgfmt, msggrep, language, output, po_file=None):
     strings = {}
     if po_file:
-        compiled = subprocess.run([msgfmt, '--check-format', '--output-file', '-', po_file], check=True,
+        shown = subprocess.run([msggrep, *(f'--location={place}' for place in SHOWN), po_file], check=True,
+                               stdout=subprocess.PIPE).stdout
+        compiled = subprocess.run([msgfmt, '--check-format', '--output-file', '-', '-'], check=True, input=shown,
                                   stdout=subprocess.PIPE).stdout
         catalogue = gettext.GNUTranslations(io.BytesIO(compiled))._catalog
         strings = {key: text for key, text in sorted(catalogue.items())

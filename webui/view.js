@@ -159,7 +159,7 @@ function deviceCard(device, samples) {
       element('div', {}, element('h3', { class: 'mono' }, device.serial), chip(DEVICE_STATES, device.state))),
     device.text && device.state !== 'ready' ? element('p', {}, sentence(device.text)) : null,
     element('dl', { class: 'facts' }, ...facts([
-      [t('Label'), device.label], [t('Firmware'), device.firmware], [t('Reader'), device.reader], [t('Options'), device.options && sentence(device.options), true],
+      [t('Label'), device.label], [t('Firmware'), device.firmware], [t('Reader'), device.reader], [t('Options'), device.options && device.options.split(', ').map(sentence).join(', '), true],
       [t('PIN tries left'), device.pin_tries_left < 0 ? null : String(device.pin_tries_left)],
       [t('SO-PIN tries left'), device.so_pin_tries_left < 0 ? null : String(device.so_pin_tries_left)],
       [t('DKEK value'), device.dkek_check_value], [t('Jobs'), number(device.jobs)], [t('Errors'), number(device.errors)], [t('Fail-overs'), number(device.failovers)],

@@ -7,6 +7,7 @@
 
 #include "kw-error.h"
 
+#include <glib/gi18n.h>
 #include <p11-kit/uri.h>
 #include <string.h>
 
@@ -125,12 +126,12 @@ append_candidate (GString *text, const KwPkcs11Slot *slot)
   g_string_append_printf (text, "slot %lu: ", slot->id);
   if (!slot->has_token)
     {
-      g_string_append (text, "no token");
+      g_string_append (text, N_ ("no token"));
       return;
     }
   if ((token->flags & CKF_TOKEN_INITIALIZED) == 0)
     {
-      g_string_append (text, "a token that was never initialised");
+      g_string_append (text, N_ ("a token that was never initialised"));
       return;
     }
   label = kw_pkcs11_dup_text (token->label, sizeof token->label);

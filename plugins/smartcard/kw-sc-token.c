@@ -13,6 +13,7 @@
 #include "kw-sc-generate.h"
 #include "kw-sc-wrap.h"
 
+#include <glib/gi18n.h>
 #include <string.h>
 
 /*
@@ -81,11 +82,11 @@ static const struct
   guint bit;
   const char *text;
 } option_texts[] = {
-  { OPTION_RESET_BY_SO_PIN, "user PIN reset with SO-PIN enabled" },
-  { OPTION_TRANSPORT_PIN, "transport PIN" },
-  { OPTION_SESSION_PIN, "session PIN" },
-  { OPTION_REPLACE_CERTIFICATE, "certificates can be replaced" },
-  { OPTION_COMBINED_AUTHENTICATION, "PIN and public key are both needed" },
+  { OPTION_RESET_BY_SO_PIN, N_ ("user PIN reset with SO-PIN enabled") },
+  { OPTION_TRANSPORT_PIN, N_ ("transport PIN") },
+  { OPTION_SESSION_PIN, N_ ("session PIN") },
+  { OPTION_REPLACE_CERTIFICATE, N_ ("certificates can be replaced") },
+  { OPTION_COMBINED_AUTHENTICATION, N_ ("PIN and public key are both needed") },
 };
 
 /* ATRs of the cards with more memory; what others with this applet are called stands below. */
@@ -130,7 +131,7 @@ describe_options (guint options)
         g_string_append_printf (text, "%s%s", text->len > 0 ? ", " : "", option_texts[i].text);
     }
   if (text->len == 0)
-    g_string_append (text, "user PIN cannot be reset with the SO-PIN");
+    g_string_append (text, N_ ("user PIN cannot be reset with the SO-PIN"));
   return g_string_free (g_steal_pointer (&text), FALSE);
 }
 

@@ -164,6 +164,7 @@ kw_cli_rig_new_launcher (GSubprocessFlags flags)
     give_to_service (shim);
   g_subprocess_launcher_setenv (launcher, KW_ENV_PLUGIN_PATH, KW_TEST_PLUGIN_PATH, TRUE);
   g_subprocess_launcher_setenv (launcher, "LC_ALL", "C.UTF-8", TRUE);
+  g_subprocess_launcher_unsetenv (launcher, "LANGUAGE");
   leave_leaks_to_others (launcher);
   /* Whoever runs the tests keeps his own records. */
   g_subprocess_launcher_setenv (launcher, "HOME", "/nonexistent", TRUE);

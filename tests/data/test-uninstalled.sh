@@ -35,5 +35,5 @@ for program in keyward hsmdaemon keywardd; do
 done
 tap_check 'plugins are found' plugins_are_found
 tap_check 'the help of keyward is translated' help_is_translated keyward 'Ein RSA-Schlüsselpaar erzeugen'
-tap_check 'the help of keywardd is translated' help_is_translated keywardd 'Die Version zeigen'
+tap_check 'the help of keywardd is translated' help_is_translated keywardd 'Die Version anzeigen'
 tap_done

@@ -7,6 +7,7 @@
 #include "kw-daemon-rig.h"
 #include "kw-envelope.h"
 #include "kw-error.h"
+#include "kw-names.h"
 
 #include <json-glib/json-glib.h>
 #include <signal.h>
@@ -814,9 +815,39 @@ test_errors (void)
     }
 }
 
+/* The daemon speaks English; whoever shows a sentence translates it. */
+static void
+test_language (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (Run) status = NULL;
+  g_autoptr (Run) json = NULL;
+  g_autofree char *before = g_strdup (g_getenv ("LC_ALL"));
+
+  g_setenv ("LC_ALL", "C.UTF-8", TRUE);
+  g_setenv ("LANGUAGE", "de", TRUE);
+  g_setenv (KW_ENV_LOCALE_PATH, KW_TEST_LOCALE_DIR, TRUE);
+  assert_failed (
+      f, "keys accept 7", 1,
+      "Es gibt keinen Schlüssel 7: weder in hsm_keyid, noch ist darunter ein RSA-Schlüssel "
+      "aufgezeichnet");
+  status = run (f, "status");
+  g_assert_nonnull (strstr (get_text (status), ": bereit\n1 Gerät bereit\n"));
+  g_assert_nonnull (strstr (get_text (status), "SERIENNR."));
+  json = run (f, "--json status");
+  g_assert_nonnull (strstr (get_text (json), "1 device ready"));
+  g_unsetenv (KW_ENV_LOCALE_PATH);
+  g_unsetenv ("LANGUAGE");
+  if (before != NULL)
+    g_setenv ("LC_ALL", before, TRUE);
+  else
+    g_unsetenv ("LC_ALL");
+}
+
 int
 main (int argc, char **argv)
 {
+  /* Whoever runs the tests may read another language. */
+  g_unsetenv ("LANGUAGE");
   g_test_init (&argc, &argv, NULL);
   kw_bus_error_register ();
 #define ADD(name, up, func) g_test_add ("/bus/" name, Fixture, NULL, up, func, tear_down)
@@ -841,6 +872,7 @@ main (int argc, char **argv)
   ADD ("nobody-is-locked", set_up, test_nobody_is_locked);
   ADD ("test", set_up_with_keys, test_test);
   ADD ("test-fails", set_up, test_test_fails);
+  ADD ("language", set_up_with_keys, test_language);
   ADD ("monitor", set_up, test_monitor_ready);
   ADD ("bus-comes-later", set_up_stopped, test_bus_comes_later);
   g_test_add_func ("/bus/escape", test_escape);

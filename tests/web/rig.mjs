@@ -88,7 +88,7 @@ export function makeJwt({ secret = jwtSecret, audience = 'keyward', expires = 60
 export class Rig {
   constructor() {
     this.directory = mkdtempSync(join(tmpdir(), 'keyward-web-'));
-    this.environment = { ...process.env, LC_ALL: 'C.UTF-8' };
+    this.environment = { ...process.env, LC_ALL: 'C.UTF-8', LANGUAGE: '' };
     this.children = [];
     this.serverConfig = '';
     this.client = http;
