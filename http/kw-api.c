@@ -40,6 +40,12 @@ render_soon (KwApi *self)
     self->render_id = g_idle_add (render_now, self);
 }
 
+static void
+on_reloaded (KwService *service, KwApi *self)
+{
+  kw_web_sessions_reconsider (self->sessions, service);
+}
+
 static gboolean
 on_tick (gpointer user_data)
 {
@@ -210,6 +216,7 @@ kw_api_new (const KwDoorContext *context)
   add_routes (self, context->http, kw_api_page_routes, kw_api_n_page_routes);
   kw_api_render (self);
   g_signal_connect_swapped (self->health, "changed", G_CALLBACK (render_soon), self);
+  g_signal_connect (self->service, "reloaded", G_CALLBACK (on_reloaded), self);
   self->tick_id = g_timeout_add_seconds (TICK_SECONDS, on_tick, self);
   return self;
 }
@@ -229,6 +236,9 @@ kw_api_stop (KwApi *self)
   g_clear_handle_id (&self->tick_id, g_source_remove);
   g_queue_clear_full (&self->tests, kw_api_test_free);
   if (self->health != NULL)
-    g_signal_handlers_disconnect_by_data (self->health, self);
+    {
+      g_signal_handlers_disconnect_by_data (self->service, self);
+      g_signal_handlers_disconnect_by_data (self->health, self);
+    }
   g_clear_object (&self->health);
 }

@@ -128,7 +128,8 @@ kw_jwt_verify (const char *token,
   if (!check_times (jwt, leeway, error))
     return NULL;
   claims = g_new0 (KwJwtClaims, 1);
-  claims->expires = jwt_get_grant_int (jwt, "exp");
+  /* So far ahead that a leeway may be added. */
+  claims->expires = MIN (jwt_get_grant_int (jwt, "exp"), G_MAXINT64 / 2);
   claims->issuer = dup_claim (jwt, "iss");
   claims->subject = dup_claim (jwt, "sub");
   claims->request_id = dup_claim (jwt, CLAIM_REQUEST_ID);

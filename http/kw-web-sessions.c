@@ -307,6 +307,36 @@ kw_web_sessions_find (KwWebSessions *self, const char *cookie, const char *addre
 }
 
 /**
+ * kw_web_sessions_reconsider:
+ * @self: sessions
+ * @service: knows what users may do by now
+ *
+ * Finds out anew what the users of all sessions may do, after the configuration was read again. What polkit had granted is
+ * gone with that. Main context.
+ */
+void
+kw_web_sessions_reconsider (KwWebSessions *self, KwService *service)
+{
+  GHashTableIter iter;
+  gpointer value = NULL;
+
+  g_mutex_lock (&self->lock);
+  g_hash_table_iter_init (&iter, self->sessions);
+  while (g_hash_table_iter_next (&iter, NULL, &value))
+    {
+      Session *session = value;
+      KwCaller *old = session->caller;
+      g_autoptr (KwGrant) grant = resolve_user (service, kw_caller_get_uid (old));
+
+      session->caller
+          = kw_caller_new_with_grant (KW_CALLER_API, kw_caller_get_name (old), NULL,
+                                      kw_caller_get_address (old), kw_caller_get_uid (old), grant);
+      kw_caller_unref (old);
+    }
+  g_mutex_unlock (&self->lock);
+}
+
+/**
  * kw_web_sessions_close:
  * @self: sessions
  * @cookie: what a browser shows

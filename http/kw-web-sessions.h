@@ -27,6 +27,8 @@ gboolean kw_web_sessions_open (KwWebSessions *self,
 
 KwCaller *kw_web_sessions_find (KwWebSessions *self, const char *cookie, const char *address);
 
+void kw_web_sessions_reconsider (KwWebSessions *self, KwService *service);
+
 void kw_web_sessions_close (KwWebSessions *self, const char *cookie);
 
 char *kw_web_sessions_dup_forgery_token (const char *cookie);

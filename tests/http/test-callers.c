@@ -20,6 +20,8 @@
  * What the API remembers of its callers: sessions of browsers, tokens that were verified, and who was refused.
  */
 
+#define OTHER_UID 4242424
+
 typedef struct
 {
   char *directory;
@@ -169,6 +171,25 @@ test_tokens_of_users (void)
   kw_verified_tokens_free (tokens);
 }
 
+/* Rights that were taken away in the configuration are gone from sessions that are open. */
+static void
+test_sessions_follow_the_configuration (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  KwWebSessions *sessions = kw_web_sessions_new (f->directory, f->service);
+  g_autoptr (KwCaller) caller = new_caller ("127.0.0.1", OTHER_UID);
+  g_autoptr (KwCaller) before = NULL;
+  g_autoptr (KwCaller) after = NULL;
+  char cookie[KW_TICKET_CHARACTERS + 1];
+
+  g_assert_true (kw_web_sessions_open (sessions, caller, cookie, NULL));
+  before = kw_web_sessions_find (sessions, cookie, "127.0.0.1");
+  g_assert_true (kw_grant_allows_class (kw_caller_get_grant (before), KW_VERB_CLASS_TEST));
+  kw_web_sessions_reconsider (sessions, f->service);
+  after = kw_web_sessions_find (sessions, cookie, "127.0.0.1");
+  g_assert_false (kw_grant_allows_class (kw_caller_get_grant (after), KW_VERB_CLASS_TEST));
+  kw_web_sessions_free (sessions);
+}
+
 static void
 test_tokens (void)
 {
@@ -228,6 +249,8 @@ main (int argc, char *argv[])
   g_test_add ("/sessions/in-and-out", Fixture, NULL, set_up, test_sessions, tear_down);
   g_test_add ("/sessions/too-many", Fixture, NULL, set_up, test_too_many_sessions, tear_down);
   g_test_add ("/sessions/kept", Fixture, NULL, set_up, test_sessions_are_kept, tear_down);
+  g_test_add ("/sessions/follow", Fixture, NULL, set_up, test_sessions_follow_the_configuration,
+              tear_down);
   g_test_add_func ("/tokens/verified", test_tokens);
   g_test_add_func ("/tokens/users", test_tokens_of_users);
   g_test_add_func ("/refusals/counted", test_refusals);
