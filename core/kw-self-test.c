@@ -30,6 +30,7 @@ struct _KwSelfTest
   GMainContext *context; /* owned: the one it was made in */
   char *device;          /* owned, nullable: the only one that is tested */
   guint next;
+  guint n_steps; /* that were planned */
   gboolean running;
   gboolean cancelled; /* it ends when what is being done has ended */
 };
@@ -824,6 +825,8 @@ finish (KwSelfTest *self)
   kw_log (n_failed > 0 ? G_LOG_LEVEL_WARNING : G_LOG_LEVEL_INFO, "Test done", "tests", n_results,
           "failed", n_failures, NULL);
   g_signal_emit (self, signals[SIGNAL_DONE], 0);
+  /* Results stay; devices are let go. */
+  g_ptr_array_set_size (self->steps, 0);
 }
 
 static void
@@ -831,7 +834,7 @@ run_next (KwSelfTest *self)
 {
   Step *step = NULL;
 
-  if (self->next >= self->steps->len)
+  if (self->next >= self->n_steps)
     {
       finish (self);
       return;
@@ -944,10 +947,11 @@ kw_self_test_set_device (KwSelfTest *self, const char *device)
 void
 kw_self_test_start (KwSelfTest *self)
 {
-  g_return_if_fail (KW_IS_SELF_TEST (self) && self->steps->len == 0);
+  g_return_if_fail (KW_IS_SELF_TEST (self) && self->n_steps == 0);
 
   self->running = TRUE;
   plan (self);
+  self->n_steps = self->steps->len;
   kw_log (G_LOG_LEVEL_INFO, "Test begins", NULL, NULL);
   invoke_in_main (self, go_on, g_object_ref (self), g_object_unref);
 }
@@ -1001,7 +1005,7 @@ kw_self_test_is_ending (KwSelfTest *self)
 guint
 kw_self_test_get_n_steps (KwSelfTest *self)
 {
-  return self->steps->len;
+  return self->n_steps;
 }
 
 /**

@@ -237,6 +237,7 @@ on_probe_done (KwScProbe *probe G_GNUC_UNUSED,
       slot->token_since = g_get_monotonic_time ();
       g_clear_pointer (&slot->text, g_free);
       g_set_object (&slot->token, token);
+      kw_sc_token_set_closer (token, self->monitor);
       /* First, so that nobody who hears of the token finds a sentence that there is none. */
       update_status (self);
       kw_backend_emit_token_added (KW_BACKEND (self), KW_TOKEN (token));

@@ -31,6 +31,7 @@ struct _KwScMonitor
   GCond changed;
   gboolean quit;             /* guarded by lock */
   gboolean awake;            /* guarded by lock: somebody wants a look now */
+  guint n_closing;           /* guarded by lock: connections that are being closed */
   gboolean finished;         /* guarded by lock */
   gboolean waiting;          /* guarded by lock: inside SCardGetStatusChange */
   SCARDCONTEXT card_context; /* guarded by lock while waiting */
@@ -209,8 +210,14 @@ typedef struct
   KwScSnapshot *snapshot; /* owned */
 } News;
 
-static KwScMonitor *
-monitor_ref (KwScMonitor *self)
+/**
+ * kw_sc_monitor_ref:
+ * @self: a monitor
+ *
+ * Returns: (transfer full): @self with one more reference. Any thread.
+ */
+KwScMonitor *
+kw_sc_monitor_ref (KwScMonitor *self)
 {
   g_atomic_ref_count_inc (&self->references);
   return self;
@@ -247,7 +254,7 @@ post (KwScMonitor *self, KwScSnapshot *snapshot)
   g_clear_pointer (&self->last, kw_sc_snapshot_unref);
   self->last = kw_sc_snapshot_ref (snapshot);
   news = g_new0 (News, 1);
-  news->monitor = monitor_ref (self);
+  news->monitor = kw_sc_monitor_ref (self);
   news->snapshot = kw_sc_snapshot_ref (snapshot);
   source = g_idle_source_new ();
   g_source_set_priority (source, G_PRIORITY_DEFAULT);
@@ -470,7 +477,8 @@ cancel_thread (gpointer user_data)
 static void
 start_cancel (KwScMonitor *self)
 {
-  GThread *thread = g_thread_try_new ("kw-sc-cancel", cancel_thread, monitor_ref (self), NULL);
+  GThread *thread
+      = g_thread_try_new ("kw-sc-cancel", cancel_thread, kw_sc_monitor_ref (self), NULL);
 
   if (thread != NULL)
     g_thread_unref (thread);
@@ -539,7 +547,7 @@ kw_sc_monitor_start (const KwScMonitorTiming *timing, KwScMonitorFunc func, gpoi
   self->func = func;
   self->user_data = user_data;
   self->states = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
-  g_thread_unref (g_thread_new ("kw-sc-monitor", monitor_thread, monitor_ref (self)));
+  g_thread_unref (g_thread_new ("kw-sc-monitor", monitor_thread, kw_sc_monitor_ref (self)));
   return self;
 }
 
@@ -588,14 +596,61 @@ kw_sc_monitor_stop (KwScMonitor *self)
     start_cancel (self);
 }
 
+typedef struct
+{
+  KwScMonitor *monitor; /* owned */
+  KwScLink *link;       /* owned */
+} Closing;
+
+static gpointer
+close_thread (gpointer data)
+{
+  Closing *closing = data;
+  KwScMonitor *self = closing->monitor;
+
+  kw_sc_link_free (closing->link);
+  g_mutex_lock (&self->lock);
+  self->n_closing--;
+  g_cond_broadcast (&self->changed);
+  g_mutex_unlock (&self->lock);
+  kw_sc_monitor_unref (self);
+  g_free (closing);
+  return NULL;
+}
+
+/**
+ * kw_sc_monitor_close_link:
+ * @self: a monitor
+ * @link: (transfer full): a connection to a card
+ *
+ * Closes a connection, which may take pcscd a while, in a thread that kw_sc_monitor_wait() waits for. Any thread.
+ */
+void
+kw_sc_monitor_close_link (KwScMonitor *self, KwScLink *link)
+{
+  Closing *closing = g_new0 (Closing, 1);
+  GThread *thread = NULL;
+
+  closing->monitor = kw_sc_monitor_ref (self);
+  closing->link = link;
+  g_mutex_lock (&self->lock);
+  self->n_closing++;
+  g_mutex_unlock (&self->lock);
+  thread = g_thread_try_new ("kw-sc-close", close_thread, closing, NULL);
+  if (thread != NULL)
+    g_thread_unref (thread);
+  else
+    (void) close_thread (closing);
+}
+
 /**
  * kw_sc_monitor_wait:
  * @self: a monitor that was stopped
  * @timeout_usec: how long to wait
  *
- * Waits for the thread to have ended. Blocks; any thread.
+ * Waits for its thread, and those that close connections, to have ended. Blocks; any thread.
  *
- * Returns: whether it ended in time
+ * Returns: whether they ended in time
  */
 gboolean
 kw_sc_monitor_wait (KwScMonitor *self, gint64 timeout_usec)
@@ -607,9 +662,9 @@ kw_sc_monitor_wait (KwScMonitor *self, gint64 timeout_usec)
   g_return_val_if_fail (self != NULL, TRUE);
 
   g_mutex_lock (&self->lock);
-  while (!self->finished && in_time)
+  while ((!self->finished || self->n_closing > 0) && in_time)
     in_time = g_cond_wait_until (&self->changed, &self->lock, deadline);
-  finished = self->finished;
+  finished = self->finished && self->n_closing == 0;
   g_mutex_unlock (&self->lock);
   return finished;
 }

@@ -3,6 +3,8 @@
 
 #include <gio/gio.h>
 
+#include "kw-sc-link.h"
+
 G_BEGIN_DECLS
 
 /**
@@ -85,6 +87,10 @@ kw_sc_monitor_start (const KwScMonitorTiming *timing, KwScMonitorFunc func, gpoi
 void kw_sc_monitor_wake (KwScMonitor *self);
 
 void kw_sc_monitor_stop (KwScMonitor *self);
+
+KwScMonitor *kw_sc_monitor_ref (KwScMonitor *self);
+
+void kw_sc_monitor_close_link (KwScMonitor *self, KwScLink *link);
 
 gboolean kw_sc_monitor_wait (KwScMonitor *self, gint64 timeout_usec);
 

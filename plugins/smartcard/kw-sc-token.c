@@ -34,9 +34,10 @@ struct _KwScToken
 {
   GObject parent_instance;
 
-  KwTokenInfo *info; /* owned; immutable */
-  KwScApplet applet; /* immutable */
-  gint closed;       /* atomic */
+  KwTokenInfo *info;   /* owned; immutable */
+  KwScApplet applet;   /* immutable */
+  gint closed;         /* atomic */
+  KwScMonitor *closer; /* owned, nullable: closes the connection in the end */
 
   GMutex lock;             /* held over each slot but get_info and close */
   GCond lease_ends;        /* with lock */
@@ -1092,10 +1093,13 @@ kw_sc_token_finalize (GObject *object)
   GThread *thread = NULL;
 
   /* pcscd is told that we leave; that may take it a while, and this may be the main context. */
-  if (self->link != NULL)
+  if (self->link != NULL && self->closer != NULL)
+    kw_sc_monitor_close_link (self->closer, self->link);
+  else if (self->link != NULL)
     thread = g_thread_try_new ("kw-sc-close", free_link_thread, self->link, NULL);
   if (thread != NULL)
     g_thread_unref (thread);
+  g_clear_pointer (&self->closer, kw_sc_monitor_unref);
   g_clear_pointer (&self->keys, g_ptr_array_unref);
   g_clear_pointer (&self->info, kw_token_info_free);
   g_cond_clear (&self->lease_ends);
@@ -1190,4 +1194,19 @@ kw_sc_token_is_blank (const char *reader, gboolean *out_blank, GError **error)
     return FALSE;
   *out_blank = status == KW_SC_PIN_NONE;
   return TRUE;
+}
+
+/**
+ * kw_sc_token_set_closer:
+ * @self: a token that nobody has yet
+ * @closer: closes its connection to the card in the end
+ *
+ * Lets somebody wait for connections to be closed. Main context.
+ */
+void
+kw_sc_token_set_closer (KwScToken *self, KwScMonitor *closer)
+{
+  g_return_if_fail (KW_IS_SC_TOKEN (self) && self->closer == NULL);
+
+  self->closer = kw_sc_monitor_ref (closer);
 }

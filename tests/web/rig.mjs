@@ -177,6 +177,7 @@ ${config}`, { mode: 0o600 });
   }
 
   async stopDaemon() {
+    assert(this.daemon.exitCode === null && this.daemon.signalCode === null, `the daemon is gone already: ${this.daemon.signalCode || this.daemon.exitCode}`);
     const gone = new Promise((resolve) => { this.daemon.on('exit', (code, signal) => resolve([code, signal])); });
     this.daemon.kill('SIGTERM');
     // It ends by itself, and leaves nothing behind that a sanitizer would find.
