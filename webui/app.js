@@ -32,7 +32,7 @@ function sample() {
   for (const device of state.devices) {
     const before = counted.get(device.serial);
     const samples = rates.get(device.serial) || [];
-    samples.push({ rate: before === undefined ? 0 : Math.max(0, device.jobs - before) });
+    samples.push({ rate: before === undefined ? 0 : Math.max(0, device.jobs - before), latency: device.median_milliseconds });
     if (samples.length > CHART_SECONDS) samples.shift();
     rates.set(device.serial, samples);
   }

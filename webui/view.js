@@ -139,14 +139,18 @@ export function drawVerdict(status, connected) {
   setText(byId('version'), `Keyward ${status.version}`);
 }
 
+// Jobs a second as an area with its line, the time of a job as a dashed line; each fills the height by itself.
 function chart(samples) {
-  const peak = Math.max(1, ...samples.map((sample) => sample.rate));
-  const points = samples.map((sample, i) => `${((i + CHART_SECONDS - samples.length) * 100) / (CHART_SECONDS - 1)},${(29 - (sample.rate / peak) * 27).toFixed(1)}`);
-  const start = ((CHART_SECONDS - samples.length) * 100) / (CHART_SECONDS - 1);
-  const drawing = svg('svg', { class: 'chart', viewBox: '0 0 100 30', preserveAspectRatio: 'none', role: 'img', 'aria-label': t('Jobs a second in the last minute') });
-  if (points.length > 1) {
-    drawing.append(svg('polygon', { class: 'area', points: `${start},30 ${points.join(' ')} 100,30` }),
-      svg('polyline', { class: 'line', points: points.join(' ') }));
+  const x = (i) => ((i + CHART_SECONDS - samples.length) * 100) / (CHART_SECONDS - 1);
+  const line = (figure) => {
+    const peak = Math.max(0.01, ...samples.map(figure));
+    return samples.map((sample, i) => `${x(i).toFixed(1)},${(29 - (figure(sample) / peak) * 27).toFixed(1)}`).join(' ');
+  };
+  const drawing = svg('svg', { class: 'chart', viewBox: '0 0 100 30', preserveAspectRatio: 'none', role: 'img', 'aria-label': t('Jobs a second, and the time of a job (dashed), in the last minute') });
+  if (samples.length > 1) {
+    const rates = line((sample) => sample.rate);
+    drawing.append(svg('polygon', { class: 'area', points: `${x(0).toFixed(1)},30 ${rates} 100,30` }), svg('polyline', { class: 'line', points: rates }),
+      svg('polyline', { class: 'line latency', points: line((sample) => sample.latency) }));
   }
   return drawing;
 }

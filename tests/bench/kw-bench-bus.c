@@ -182,7 +182,7 @@ prepare (GDBusConnection *bus, GVariant *plain)
 {
   gint64 deadline = g_get_monotonic_time () + SETTLE_USEC;
   g_autoptr (GError) error = NULL;
-  g_autoptr (GVariant) key
+  g_autoptr (GVariant) key G_GNUC_UNUSED
       = kw_bus_rig_call (bus, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "GenerateKey",
                          g_variant_new ("(ssa{sv})", "aes256", "bench", NULL), &error);
 
@@ -346,7 +346,7 @@ measure_listeners (KwBusRig *rig)
   for (guint i = 0; i < N_LISTENERS; i++)
     {
       GDBusConnection *bus = kw_bus_rig_connect (rig, geteuid ());
-      g_autoptr (GVariant) reply
+      g_autoptr (GVariant) reply G_GNUC_UNUSED
           = kw_bus_rig_call (bus, KW_BUS_PATH, "org.freedesktop.DBus.ObjectManager",
                              "GetManagedObjects", NULL, NULL);
 

@@ -317,7 +317,6 @@ test_rsa_after_a_failed_replication (KwInstance *f, gconstpointer data G_GNUC_UN
   g_autoptr (KwFakeToken) a = kw_instance_new_card ("A", 'x');
   g_autoptr (KwFakeToken) b = kw_instance_new_card ("B", 'y');
   g_autoptr (GBytes) id = g_bytes_new_static ("0123456789abcdef", 16);
-  g_autofree char *text = NULL;
 
   kw_instance_plug (f, a);
   kw_instance_plug (f, b);

@@ -36,7 +36,7 @@ static void
 make_key (Fixture *f, const char *label)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (GVariant) reply
+  g_autoptr (GVariant) reply G_GNUC_UNUSED
       = kw_bus_rig_call (f->root, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "GenerateKey",
                          g_variant_new ("(ssa{sv})", "aes256", label, NULL), &error);
 
@@ -405,7 +405,7 @@ static void
 test_reload_takes_rights (Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (GVariant) mine = encrypt (f->other, NULL, &error);
+  g_autoptr (GVariant) mine G_GNUC_UNUSED = encrypt (f->other, NULL, &error);
   g_autoptr (GVariant) reply = NULL;
   g_autofree char *text = NULL;
   const char *path = kw_daemon_rig_get_config_path (kw_bus_rig_get_daemon (f->rig));

@@ -69,7 +69,7 @@ set_up (Fixture *f, gconstpointer data G_GNUC_UNUSED)
   for (guint i = 0; i < G_N_ELEMENTS (labels); i++)
     {
       g_autoptr (GError) error = NULL;
-      g_autoptr (GVariant) reply
+      g_autoptr (GVariant) reply G_GNUC_UNUSED
           = call (f->bus, "GenerateKey", g_variant_new ("(ssa{sv})", "aes256", labels[i], NULL),
                   &error);
 
