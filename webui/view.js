@@ -149,8 +149,8 @@ function chart(samples) {
   const drawing = svg('svg', { class: 'chart', viewBox: '0 0 100 30', preserveAspectRatio: 'none', role: 'img', 'aria-label': t('Jobs a second, and the time of a job (dashed), in the last minute') });
   if (samples.length > 1) {
     const rates = line((sample) => sample.rate);
-    drawing.append(svg('polygon', { class: 'area', points: `${x(0).toFixed(1)},30 ${rates} 100,30` }), svg('polyline', { class: 'line', points: rates }),
-      svg('polyline', { class: 'line latency', points: line((sample) => sample.latency) }));
+    drawing.append(svg('polygon', { class: 'area', points: `${x(0).toFixed(1)},30 ${rates} 100,30` }), svg('polyline', { points: rates }),
+      svg('polyline', { class: 'latency', points: line((sample) => sample.latency) }));
   }
   return drawing;
 }
