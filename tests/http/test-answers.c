@@ -2,7 +2,7 @@
 #define G_LOG_DOMAIN "test-answers"
 
 #include "kw-http-server.h"
-#include "kw-listen.h"
+#include "kw-server-start.h"
 #include "kw-softhsm.h"
 
 #include <arpa/inet.h>
@@ -68,28 +68,10 @@ static Bench *
 bench_new (void)
 {
   Bench *bench = g_new0 (Bench, 1);
-  g_autoptr (GArray) sockets = kw_listen_new_list ();
   const KwHttpRoute route
       = { .method = "GET", .path = "/later", .handle = handle, .user_data = bench };
-  struct sockaddr_in address = { 0 };
-  socklen_t n_address = sizeof address;
-  g_autoptr (GError) error = NULL;
 
-  bench->config.hostname = (char *) "127.0.0.1";
-  bench->config.max_connections = 64;
-  bench->config.header_timeout = 10;
-  bench->config.body_timeout = 10;
-  bench->config.idle_timeout = 10;
-  g_assert_true (kw_listen_tcp (sockets, "127.0.0.1", 0, &error));
-  g_assert_no_error (error);
-  g_assert_cmpint (getsockname (g_array_index (sockets, int, 0), (struct sockaddr *) &address,
-                                &n_address),
-                   ==, 0);
-  bench->port = ntohs (address.sin_port);
-  bench->server = kw_http_server_new (&bench->config);
-  kw_http_server_add_route (bench->server, &route);
-  g_assert_true (kw_http_server_start (bench->server, sockets, &error));
-  g_assert_no_error (error);
+  bench->server = kw_server_start (&bench->config, &route, &bench->port);
   return bench;
 }
 
