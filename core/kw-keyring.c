@@ -1196,6 +1196,29 @@ kw_keyring_ref_selectors (KwKeyring *self)
   return selectors;
 }
 
+/* Whether one of the keys on record for hsm_keyid, now or before, is among @keys (@here) or is not (!@here). */
+static gboolean
+any_recorded (KwKeyring *self, GPtrArray *keys, gboolean here)
+{
+  g_autoptr (GPtrArray) selectors = kw_keyring_ref_selectors (self);
+
+  for (guint i = 0; i < selectors->len; i++)
+    {
+      const char *id = kw_key_selector_get_text (g_ptr_array_index (selectors, i));
+      g_autofree char *recorded = kw_keyring_dup_recorded (self, id);
+      g_auto (GStrv) former = kw_keyring_dup_former (self, id);
+
+      if (recorded != NULL && has_fingerprint (keys, recorded) == here)
+        return TRUE;
+      for (guint j = 0; former[j] != NULL; j++)
+        {
+          if (has_fingerprint (keys, former[j]) == here)
+            return TRUE;
+        }
+    }
+  return FALSE;
+}
+
 /**
  * kw_keyring_misses_key:
  * @self: the keyring
@@ -1209,26 +1232,9 @@ kw_keyring_ref_selectors (KwKeyring *self)
 gboolean
 kw_keyring_misses_key (KwKeyring *self, GPtrArray *keys)
 {
-  g_autoptr (GPtrArray) selectors = NULL;
-
   g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
 
-  selectors = kw_keyring_ref_selectors (self);
-  for (guint i = 0; i < selectors->len; i++)
-    {
-      const char *id = kw_key_selector_get_text (g_ptr_array_index (selectors, i));
-      g_autofree char *recorded = kw_keyring_dup_recorded (self, id);
-      g_auto (GStrv) former = kw_keyring_dup_former (self, id);
-
-      if (recorded != NULL && !has_fingerprint (keys, recorded))
-        return TRUE;
-      for (guint j = 0; former[j] != NULL; j++)
-        {
-          if (!has_fingerprint (keys, former[j]))
-            return TRUE;
-        }
-    }
-  return FALSE;
+  return any_recorded (self, keys, FALSE);
 }
 
 /**
@@ -1244,26 +1250,9 @@ kw_keyring_misses_key (KwKeyring *self, GPtrArray *keys)
 gboolean
 kw_keyring_knows_any (KwKeyring *self, GPtrArray *keys)
 {
-  g_autoptr (GPtrArray) selectors = NULL;
-
   g_return_val_if_fail (KW_IS_KEYRING (self), FALSE);
 
-  selectors = kw_keyring_ref_selectors (self);
-  for (guint i = 0; i < selectors->len; i++)
-    {
-      const char *id = kw_key_selector_get_text (g_ptr_array_index (selectors, i));
-      g_autofree char *recorded = kw_keyring_dup_recorded (self, id);
-      g_auto (GStrv) former = kw_keyring_dup_former (self, id);
-
-      if (recorded != NULL && has_fingerprint (keys, recorded))
-        return TRUE;
-      for (guint j = 0; former[j] != NULL; j++)
-        {
-          if (has_fingerprint (keys, former[j]))
-            return TRUE;
-        }
-    }
-  return FALSE;
+  return any_recorded (self, keys, TRUE);
 }
 
 typedef struct
