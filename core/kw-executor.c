@@ -8,6 +8,9 @@
 #include "kw-error.h"
 #include "kw-limits.h"
 
+#include <sched.h>
+#include <time.h>
+
 /*
  * Runs blocking work for one device: a bounded queue, as many worker threads as the token can serve at once, a deadline
  * for each piece of work.
@@ -15,6 +18,11 @@
  * A door's thread that may be lost to a token (its connections are served by others meanwhile) can run work in place,
  * which saves two thread switches for each request; it counts as a worker while it does. That is done only while the
  * token answers within IN_PLACE_LIMIT_USEC in the mean, so that a slow token does not hold up a door.
+ *
+ * A token that computes on our own processors, as SoftHSM does, is not made faster by more threads than there are processors:
+ * they would only take them from each other, and from the threads that bring requests and take answers away. So it is looked at how
+ * much of the time of a call is processor time; if it is a good part of it, no more threads than processors are inside. Work that
+ * takes long does not count there, so that nothing has to wait until a key is made.
  *
  * Each piece of work ends exactly once: on the thread that ran it, or in the main context when its deadline passes. A
  * thread that comes back from an overdue call drops what it has.
@@ -27,6 +35,8 @@
 #define WATCHDOG_INTERVAL_USEC (100 * G_TIME_SPAN_MILLISECOND)
 #define IDLE_WORKER_USEC (10 * G_TIME_SPAN_SECOND)
 #define MEAN_WEIGHT 16
+#define COMPUTING_SHARE                                                                            \
+  4 /* a token whose calls are processor time to at least this part computes here */
 #define STALE_MEAN_WEIGHT 2 /* after a while without work, what was is soon forgotten */
 #define HALVING_USEC (500 * G_TIME_SPAN_MILLISECOND)
 #define MAX_HALVINGS 30
@@ -59,6 +69,7 @@ struct _KwExecutor
 
   char *name; /* owned */
   guint concurrency;
+  guint n_processors;
   GSource *watchdog; /* owned */
 
   GMutex lock;
@@ -66,12 +77,14 @@ struct _KwExecutor
   GQueue queue;   /* of KwWork, owned */
   GQueue running; /* of KwWork, owned by the threads that run them */
   guint n_busy;   /* threads inside a call, overdue ones too */
+  guint n_long;   /* those of them with work that takes long */
   guint n_workers;
   guint n_idle;
   gboolean stopped;
   gboolean watching;
   gint64 mean_usec;
-  gint64 last_end; /* monotonic: when work ended last; 0 = none did */
+  gint64 mean_processor_usec; /* what of it is processor time */
+  gint64 last_end;            /* monotonic: when work ended last; 0 = none did */
 };
 
 G_DEFINE_FINAL_TYPE (KwExecutor, kw_executor, G_TYPE_OBJECT)
@@ -103,10 +116,41 @@ start_watching (KwExecutor *self)
   g_source_set_ready_time (self->watchdog, g_get_monotonic_time () + WATCHDOG_INTERVAL_USEC);
 }
 
+/* Those that we may use, which g_get_num_processors() does not look at. */
+static guint
+count_processors (void)
+{
+  cpu_set_t set;
+
+  if (sched_getaffinity (0, sizeof set, &set) != 0)
+    return g_get_num_processors ();
+  return (guint) MAX (CPU_COUNT (&set), 1);
+}
+
+/* What this thread has had of the processors. */
+static gint64
+get_processor_usec (void)
+{
+  struct timespec used = { 0, 0 };
+
+  (void) clock_gettime (CLOCK_THREAD_CPUTIME_ID, &used);
+  return (gint64) used.tv_sec * G_USEC_PER_SEC + used.tv_nsec / 1000;
+}
+
+/* Called with the lock held: how many threads may be inside the token. */
+static guint
+get_most_busy (KwExecutor *self)
+{
+  gboolean computes = self->mean_processor_usec * COMPUTING_SHARE > self->mean_usec;
+
+  return computes ? MIN (self->concurrency, self->n_processors + self->n_long) : self->concurrency;
+}
+
 /* Called with the lock held; gives it up while the work runs. Takes the reference. */
 static void
 run_work (KwExecutor *self, KwWork *work)
 {
+  gint64 processor = get_processor_usec ();
   gint64 duration = 0;
   gboolean won = FALSE;
 
@@ -114,13 +158,16 @@ run_work (KwExecutor *self, KwWork *work)
   work->started = g_get_monotonic_time ();
   g_queue_push_tail_link (&self->running, &work->link);
   self->n_busy++;
+  self->n_long += work->is_long;
   g_mutex_unlock (&self->lock);
 
   work->run (work->user_data);
   duration = g_get_monotonic_time () - work->started;
+  processor = get_processor_usec () - processor;
 
   g_mutex_lock (&self->lock);
   self->n_busy--;
+  self->n_long -= work->is_long;
   won = work->state == WORK_RUNNING;
   if (won)
     {
@@ -132,7 +179,10 @@ run_work (KwExecutor *self, KwWork *work)
       gint64 end = work->started + duration;
       gboolean stale = self->last_end != 0 && work->started - self->last_end > HALVING_USEC;
 
-      self->mean_usec += (duration - self->mean_usec) / (stale ? STALE_MEAN_WEIGHT : MEAN_WEIGHT);
+      gint64 weight = stale ? STALE_MEAN_WEIGHT : MEAN_WEIGHT;
+
+      self->mean_usec += (duration - self->mean_usec) / weight;
+      self->mean_processor_usec += (processor - self->mean_processor_usec) / weight;
       self->last_end = end;
     }
   g_mutex_unlock (&self->lock);
@@ -154,14 +204,15 @@ worker_main (gpointer user_data)
     {
       GList *link = NULL;
 
-      if (self->n_busy < self->concurrency)
+      if (self->n_busy < get_most_busy (self))
         link = g_queue_pop_head_link (&self->queue);
       if (link != NULL)
         {
           run_work (self, link->data);
           continue;
         }
-      leave = self->stopped;
+      /* Few threads that stay where they are run faster than many that take turns. */
+      leave = self->stopped || self->n_workers > get_most_busy (self);
       if (!leave)
         {
           self->n_idle++;
@@ -176,24 +227,29 @@ worker_main (gpointer user_data)
   return NULL;
 }
 
-/* Called with the lock held: sees to it that somebody takes what was queued. */
+/* Called with the lock held, which it gives back: sees to it that somebody takes what is queued. */
 static void
-call_worker (KwExecutor *self)
+call_worker_and_unlock (KwExecutor *self)
 {
+  guint n_queued = g_queue_get_length (&self->queue);
+  /* Where there is no room, one of those inside takes it when it comes out. */
+  gboolean room = n_queued > 0 && self->n_busy < get_most_busy (self);
+  gboolean wake = room && self->n_idle > 0;
   g_autoptr (GThread) thread = NULL;
 
-  if (self->n_idle > 0)
-    g_cond_signal (&self->wake);
   /* A worker that was called a moment ago may still count as idle: there must be one for each that waits. */
-  if (self->n_idle >= g_queue_get_length (&self->queue))
-    return;
-  if (self->n_workers >= self->concurrency || self->n_busy >= self->concurrency)
-    return;
-  thread = g_thread_try_new (self->name, worker_main, g_object_ref (self), NULL);
-  if (thread != NULL)
-    self->n_workers++;
-  else
-    g_object_unref (self);
+  if (room && self->n_idle < n_queued && self->n_workers < get_most_busy (self))
+    {
+      thread = g_thread_try_new (self->name, worker_main, g_object_ref (self), NULL);
+      if (thread != NULL)
+        self->n_workers++;
+      else
+        g_object_unref (self);
+    }
+  g_mutex_unlock (&self->lock);
+  /* Whoever is woken finds the lock free. */
+  if (wake)
+    g_cond_signal (&self->wake);
 }
 
 static gboolean
@@ -362,6 +418,7 @@ kw_executor_new (const char *name, guint concurrency)
   g_weak_ref_init (reference, self);
   self->name = g_strdup (name);
   self->concurrency = MAX (concurrency, 1);
+  self->n_processors = count_processors ();
   self->watchdog = g_source_new (&watchdog_funcs, sizeof (GSource));
   g_source_set_callback (self->watchdog, end_overdue_work, reference, weak_reference_free);
   g_source_attach (self->watchdog, g_main_context_get_thread_default ());
@@ -400,20 +457,17 @@ kw_executor_submit (KwExecutor *self, KwWork *work, gboolean here, GError **erro
       return FALSE;
     }
   start_watching (self);
-  if (here && self->n_busy < self->concurrency && g_queue_is_empty (&self->queue)
+  if (here && self->n_busy < get_most_busy (self) && g_queue_is_empty (&self->queue)
       && self->mean_usec < IN_PLACE_LIMIT_USEC)
     {
       run_work (self, work);
-      if (!g_queue_is_empty (&self->queue))
-        call_worker (self);
     }
   else
     {
       work->state = WORK_QUEUED;
       g_queue_push_tail_link (&self->queue, &work->link);
-      call_worker (self);
     }
-  g_mutex_unlock (&self->lock);
+  call_worker_and_unlock (self);
   return TRUE;
 }
 

@@ -8,6 +8,9 @@
 #include "kw-executor.h"
 #include "kw-limits.h"
 
+#include <sched.h>
+#include <time.h>
+
 /*
  * Each piece of work waits at a gate of its own until the test opens it, so nothing here depends on
  * how long anything takes.
@@ -251,6 +254,86 @@ test_one_idle_worker_is_not_enough (void)
     }
 }
 
+#define SPIN_NSEC 1000000
+
+static gint64
+get_processor_nsec (void)
+{
+  struct timespec used;
+
+  g_assert_cmpint (clock_gettime (CLOCK_THREAD_CPUTIME_ID, &used), ==, 0);
+  return (gint64) used.tv_sec * 1000000000 + used.tv_nsec;
+}
+
+static void
+spin_run (gpointer user_data G_GNUC_UNUSED)
+{
+  gint64 end = get_processor_nsec () + SPIN_NSEC;
+
+  while (get_processor_nsec () < end)
+    continue;
+}
+
+/* Leaves one processor to this thread and those it starts. */
+static void
+take_one_processor (cpu_set_t *out_before)
+{
+  cpu_set_t one;
+  int first = 0;
+
+  g_assert_cmpint (sched_getaffinity (0, sizeof *out_before, out_before), ==, 0);
+  while (!CPU_ISSET (first, out_before))
+    first++;
+  CPU_ZERO (&one);
+  CPU_SET (first, &one);
+  g_assert_cmpint (sched_setaffinity (0, sizeof one, &one), ==, 0);
+}
+
+/* A token that computes on our one processor gets one thread, however many it would take; one that makes us wait gets all. */
+static void
+test_processors_bound_what_computes (void)
+{
+  Fixture fixture = { 0 };
+  cpu_set_t before;
+  KwWork *work = NULL;
+
+  take_one_processor (&before);
+  set_up (&fixture, GUINT_TO_POINTER (3));
+  gate_open (&fixture.gates[3]);
+  fixture.n_submitted++;
+  g_assert_true (kw_executor_submit (fixture.executor,
+                                     kw_work_new (spin_run, gate_done, LONG_USEC, &fixture.gates[3],
+                                                  gate_destroy),
+                                     FALSE, NULL));
+  hall_wait_done (&fixture.gates[3]);
+
+  /* What takes long takes nobody's place. */
+  fixture.n_submitted++;
+  work = kw_work_new (gate_run, gate_done, LONG_USEC, &fixture.gates[2], gate_destroy);
+  kw_work_set_long (work);
+  g_assert_true (kw_executor_submit (fixture.executor, work, FALSE, NULL));
+  hall_wait (&fixture.hall, &fixture.gates[2].inside);
+  g_assert_true (submit (&fixture, 0, LONG_USEC, FALSE, NULL));
+  hall_wait (&fixture.hall, &fixture.gates[0].inside);
+  g_assert_true (submit (&fixture, 1, LONG_USEC, TRUE, NULL));
+  g_usleep (10 * SPIN_NSEC / 1000);
+  g_assert_false (fixture.gates[1].inside);
+  gate_open (&fixture.gates[0]);
+  hall_wait (&fixture.hall, &fixture.gates[1].inside);
+
+  /* That one only waited, for so long that the token counts as one that makes us wait. */
+  gate_open (&fixture.gates[1]);
+  kw_iterate_until (g_atomic_int_get (&fixture.n_destroyed) == 3);
+  fixture.gates[0] = (Gate){ .hall = &fixture.hall, .n_destroyed = &fixture.n_destroyed };
+  fixture.gates[1] = fixture.gates[0];
+  g_assert_true (submit (&fixture, 0, LONG_USEC, FALSE, NULL));
+  g_assert_true (submit (&fixture, 1, LONG_USEC, FALSE, NULL));
+  hall_wait (&fixture.hall, &fixture.gates[0].inside);
+  hall_wait (&fixture.hall, &fixture.gates[1].inside);
+  tear_down (&fixture, NULL);
+  g_assert_cmpint (sched_setaffinity (0, sizeof before, &before), ==, 0);
+}
+
 static void
 test_deadline_of_running_work (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
@@ -390,6 +473,7 @@ main (int argc, char **argv)
   add ("/executor/in-place-calls-a-worker-after", 1, test_in_place_calls_a_worker_after);
   add ("/executor/concurrency-is-kept", 2, test_concurrency_is_kept);
   g_test_add_func ("/executor/one-idle-worker-is-not-enough", test_one_idle_worker_is_not_enough);
+  g_test_add_func ("/executor/processors-bound-what-computes", test_processors_bound_what_computes);
   add ("/executor/deadline-of-running-work", 1, test_deadline_of_running_work);
   add ("/executor/deadline-of-queued-work", 1, test_deadline_of_queued_work);
   add ("/executor/late-worker-takes-what-waits", 1, test_late_worker_takes_what_waits);
