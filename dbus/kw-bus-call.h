@@ -14,7 +14,7 @@ G_BEGIN_DECLS
  * KwBusCalls:
  *
  * What calls of methods have in common: who calls is found out, polkit is asked where it has to be, calls at hand are counted and
- * end when their caller leaves. Main context, but for answers.
+ * end when their caller leaves. Main context, but for answers and methods that are called directly.
  */
 typedef struct _KwBusCalls KwBusCalls;
 
@@ -43,7 +43,15 @@ typedef void (*KwBusCallFunc) (KwBusCall *call, KwCaller *caller, gpointer user_
  */
 typedef GVariant *(*KwBusAnswerFunc) (KwJob *job);
 
-KwBusCalls *kw_bus_calls_new (GDBusConnection *connection, KwService *service);
+KwBusCalls *kw_bus_calls_new (GDBusConnection *connection, KwConfig *config, KwService *service);
+
+void kw_bus_calls_add_direct (KwBusCalls *self,
+                              const char *member,
+                              const char *signature,
+                              KwVerb verb,
+                              KwBusCallFunc func);
+
+void kw_bus_calls_meet (KwBusCalls *self);
 
 void kw_bus_calls_quiesce (KwBusCalls *self);
 
@@ -57,7 +65,11 @@ void kw_bus_calls_begin (KwBusCalls *self,
                          KwBusCallFunc func,
                          gpointer user_data);
 
-GDBusMethodInvocation *kw_bus_call_get_invocation (KwBusCall *self);
+GDBusMessage *kw_bus_call_get_message (KwBusCall *self);
+
+GVariant *kw_bus_call_ref_argument (KwBusCall *self, gsize index);
+
+KwConfig *kw_bus_call_get_config (KwBusCall *self);
 
 GCancellable *kw_bus_call_get_cancellable (KwBusCall *self);
 
@@ -72,7 +84,5 @@ void kw_bus_call_return_with_fds (KwBusCall *self, GVariant *values, GUnixFDList
 void kw_bus_call_fail (KwBusCall *self, const GError *error);
 
 void kw_bus_call_take_error (KwBusCall *self, GError *error);
-
-void kw_bus_return_error (GDBusMethodInvocation *invocation, const GError *error);
 
 G_END_DECLS

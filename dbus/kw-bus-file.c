@@ -190,15 +190,15 @@ run_passage (gpointer data)
 
 /* A descriptor of the message, for us to keep; @access: how it has to be open, −1 = as it likes. */
 static int
-take_descriptor (GDBusMethodInvocation *invocation, gsize index, int access, GError **error)
+take_descriptor (KwBusCall *call, gsize index, int access, GError **error)
 {
-  GUnixFDList *fds
-      = g_dbus_message_get_unix_fd_list (g_dbus_method_invocation_get_message (invocation));
+  GUnixFDList *fds = g_dbus_message_get_unix_fd_list (kw_bus_call_get_message (call));
+  g_autoptr (GVariant) argument = kw_bus_call_ref_argument (call, index);
   gint32 handle = -1;
   int fd = -1;
   int flags = 0;
 
-  g_variant_get_child (g_dbus_method_invocation_get_parameters (invocation), index, "h", &handle);
+  handle = g_variant_get_handle (argument);
   if (fds == NULL || handle < 0 || handle >= g_unix_fd_list_get_length (fds))
     {
       g_set_error_literal (error, KW_ERROR, KW_ERROR_INVALID_ARGUMENT,
@@ -220,10 +220,9 @@ take_descriptor (GDBusMethodInvocation *invocation, gsize index, int access, GEr
 }
 
 static gboolean
-fill_passage (Passage *passage, GDBusMethodInvocation *invocation, GError **error)
+fill_passage (Passage *passage, GError **error)
 {
-  g_autoptr (GVariant) options
-      = g_variant_get_child_value (g_dbus_method_invocation_get_parameters (invocation), 2);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (passage->call, 2);
   KwBusOption known[] = { { KW_BUS_OPTION_ASSOCIATED_DATA, "ay", NULL },
                           { KW_BUS_OPTION_PROGRESS, "s", NULL },
                           { KW_BUS_OPTION_KEY, "s", NULL } };
@@ -237,16 +236,15 @@ fill_passage (Passage *passage, GDBusMethodInvocation *invocation, GError **erro
   passage->key = g_strdup (kw_bus_option_get_string (&known[2]));
   kw_bus_options_clear (known, n_known);
   passage->associated_data = kw_stream_make_associated_data (associated_data);
-  passage->input = take_descriptor (invocation, 0, O_RDONLY, error);
+  passage->input = take_descriptor (passage->call, 0, O_RDONLY, error);
   if (passage->input >= 0)
-    passage->output = take_descriptor (invocation, 1, O_WRONLY, error);
+    passage->output = take_descriptor (passage->call, 1, O_WRONLY, error);
   return passage->output >= 0;
 }
 
 static void
 start_passage (KwBusFiles *self, KwBusCall *call, KwCaller *caller, gboolean encrypt)
 {
-  GDBusMethodInvocation *invocation = kw_bus_call_get_invocation (call);
   g_autoptr (Passage) passage = g_new0 (Passage, 1);
   g_autoptr (GError) error = NULL;
   GThread *thread = NULL;
@@ -260,9 +258,9 @@ start_passage (KwBusFiles *self, KwBusCall *call, KwCaller *caller, gboolean enc
   passage->encrypt = encrypt;
   passage->input = -1;
   passage->output = -1;
-  passage->sender = g_strdup (g_dbus_method_invocation_get_sender (invocation));
+  passage->sender = g_strdup (g_dbus_message_get_sender (kw_bus_call_get_message (call)));
   passage->cancellable = g_object_ref (kw_bus_call_get_cancellable (call));
-  if (!fill_passage (passage, invocation, &error))
+  if (!fill_passage (passage, &error))
     {
       kw_bus_call_fail (call, error);
       return;
@@ -460,7 +458,7 @@ kw_bus_files_read_pin (KwBusFiles *self G_GNUC_UNUSED,
   g_autoptr (GError) error = NULL;
   g_autoptr (GTask) task = NULL;
   PinReading *reading = NULL;
-  int fd = take_descriptor (kw_bus_call_get_invocation (call), 0, O_RDONLY, &error);
+  int fd = take_descriptor (call, 0, O_RDONLY, &error);
 
   if (fd < 0)
     {

@@ -20,7 +20,6 @@
 
 struct _KwBusManager
 {
-  KwConfig *config;
   KwService *service;
   KwBusCalls *calls;
   KwBusObjects *objects;
@@ -136,24 +135,14 @@ answer_generated (KwJob *job)
   return g_variant_new ("(sa{sv})", id, &facts);
 }
 
-/* The parameters of a call, which live as long as it. */
-static GVariant *
-ref_parameter (KwBusCall *call, gsize index)
-{
-  return g_variant_get_child_value (g_dbus_method_invocation_get_parameters (
-                                        kw_bus_call_get_invocation (call)),
-                                    index);
-}
-
 static void
-encrypt_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
+encrypt_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  KwBusManager *self = user_data;
-  g_autoptr (GVariant) plaintext = ref_parameter (call, 0);
-  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  g_autoptr (GVariant) plaintext = kw_bus_call_ref_argument (call, 0);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 1);
   KwBusOption known[]
       = { { KW_BUS_OPTION_ASSOCIATED_DATA, "ay", NULL }, { KW_BUS_OPTION_KEY, "s", NULL } };
-  gsize max_plaintext = kw_config_get_hsm (self->config)->max_plaintext;
+  gsize max_plaintext = kw_config_get_hsm (kw_bus_call_get_config (call))->max_plaintext;
   g_autoptr (GBytes) associated_data = NULL;
   g_autoptr (KwSecret) secret = NULL;
   g_autoptr (KwJob) job = NULL;
@@ -187,8 +176,8 @@ typedef KwJob *(*NewJobFunc) (KwCaller *caller, GBytes *envelope, GBytes *associ
 static void
 open_for (KwBusCall *call, KwCaller *caller, NewJobFunc new_job, KwBusAnswerFunc answer)
 {
-  g_autoptr (GVariant) ciphertext = ref_parameter (call, 0);
-  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  g_autoptr (GVariant) ciphertext = kw_bus_call_ref_argument (call, 0);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 1);
   KwBusOption known[] = { { KW_BUS_OPTION_ASSOCIATED_DATA, "ay", NULL } };
   g_autoptr (GBytes) associated_data = NULL;
   g_autoptr (GBytes) envelope = NULL;
@@ -211,8 +200,8 @@ open_for (KwBusCall *call, KwCaller *caller, NewJobFunc new_job, KwBusAnswerFunc
 static void
 decrypt_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  g_autoptr (GVariant) ciphertext = ref_parameter (call, 0);
-  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  g_autoptr (GVariant) ciphertext = kw_bus_call_ref_argument (call, 0);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 1);
   KwBusOption known[]
       = { { KW_BUS_OPTION_ASSOCIATED_DATA, "ay", NULL }, { KW_BUS_OPTION_KEY, "s", NULL } };
   g_autoptr (GBytes) associated_data = NULL;
@@ -255,7 +244,7 @@ rewrap_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 static void
 random_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  g_autoptr (GVariant) size = ref_parameter (call, 0);
+  g_autoptr (GVariant) size = kw_bus_call_ref_argument (call, 0);
   g_autoptr (KwJob) job = kw_job_new_random (caller, g_variant_get_uint32 (size));
 
   kw_bus_call_submit (call, job, answer_random);
@@ -281,9 +270,9 @@ find_kind (const char *name, guint *out_kind, GError **error)
 static void
 generate_for (KwBusCall *call, KwCaller *caller, gpointer user_data G_GNUC_UNUSED)
 {
-  g_autoptr (GVariant) kind = ref_parameter (call, 0);
-  g_autoptr (GVariant) label = ref_parameter (call, 1);
-  g_autoptr (GVariant) options = ref_parameter (call, 2);
+  g_autoptr (GVariant) kind = kw_bus_call_ref_argument (call, 0);
+  g_autoptr (GVariant) label = kw_bus_call_ref_argument (call, 1);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 2);
   const char *text = g_variant_get_string (label, NULL);
   g_autoptr (KwJob) job = NULL;
   GError *error = NULL;
@@ -360,8 +349,8 @@ static void
 accept_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
-  g_autoptr (GVariant) id = ref_parameter (call, 0);
-  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  g_autoptr (GVariant) id = kw_bus_call_ref_argument (call, 0);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 1);
   KwBusOption known[] = { { KW_BUS_OPTION_FINGERPRINT, "s", NULL } };
   GError *error = NULL;
 
@@ -379,7 +368,7 @@ static void
 test_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusManager *self = user_data;
-  g_autoptr (GVariant) options = ref_parameter (call, 0);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 0);
   g_autoptr (KwSelfTest) test = NULL;
   GError *error = NULL;
 
@@ -448,7 +437,7 @@ on_pin_read (KwBusCall *call,
              gpointer user_data)
 {
   KwBusManager *self = user_data;
-  g_autoptr (GVariant) options = ref_parameter (call, 1);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 1);
   KwBusOption known[] = { { KW_BUS_OPTION_SERIAL, "s", NULL } };
   GError *error = NULL;
 
@@ -509,27 +498,29 @@ decrypt_file_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 
 /*
  * Every method with what it is about, which decides on the right it needs, and what answers it. Generating an RSA key needs the
- * same right as an AES key.
+ * same right as an AES key. What only has a job done is for any thread, and knows no manager.
  */
 static const struct
 {
+  const char *name;
   const char *signal;
   KwVerb verb;
   KwBusCallFunc func;
+  gboolean any_thread;
 } methods[] = {
-  { "handle-encrypt", KW_VERB_ENCRYPT, encrypt_for },
-  { "handle-decrypt", KW_VERB_DECRYPT, decrypt_for },
-  { "handle-rewrap", KW_VERB_REWRAP, rewrap_for },
-  { "handle-random", KW_VERB_RANDOM, random_for },
-  { "handle-generate-key", KW_VERB_GENERATE_AES, generate_for },
-  { "handle-run-test", KW_VERB_RUN_TEST, test_for },
-  { "handle-check-consistency", KW_VERB_CHECK_KEYS, check_for },
-  { "handle-accept-key", KW_VERB_ACCEPT_KEY, accept_for },
-  { "handle-unlock", KW_VERB_UNLOCK, unlock_for },
-  { "handle-reload", KW_VERB_RELOAD, reload_for },
-  { "handle-encrypt-file", KW_VERB_ENCRYPT, encrypt_file_for },
-  { "handle-decrypt-file", KW_VERB_DECRYPT, decrypt_file_for },
-  { "handle-web-login", KW_VERB_WEB_LOGIN, web_login_for },
+  { "Encrypt", "handle-encrypt", KW_VERB_ENCRYPT, encrypt_for, TRUE },
+  { "Decrypt", "handle-decrypt", KW_VERB_DECRYPT, decrypt_for, TRUE },
+  { "Rewrap", "handle-rewrap", KW_VERB_REWRAP, rewrap_for, TRUE },
+  { "Random", "handle-random", KW_VERB_RANDOM, random_for, TRUE },
+  { "GenerateKey", "handle-generate-key", KW_VERB_GENERATE_AES, generate_for, FALSE },
+  { "RunTest", "handle-run-test", KW_VERB_RUN_TEST, test_for, FALSE },
+  { "CheckConsistency", "handle-check-consistency", KW_VERB_CHECK_KEYS, check_for, FALSE },
+  { "AcceptKey", "handle-accept-key", KW_VERB_ACCEPT_KEY, accept_for, FALSE },
+  { "Unlock", "handle-unlock", KW_VERB_UNLOCK, unlock_for, FALSE },
+  { "Reload", "handle-reload", KW_VERB_RELOAD, reload_for, FALSE },
+  { "EncryptFile", "handle-encrypt-file", KW_VERB_ENCRYPT, encrypt_file_for, FALSE },
+  { "DecryptFile", "handle-decrypt-file", KW_VERB_DECRYPT, decrypt_file_for, FALSE },
+  { "WebLogin", "handle-web-login", KW_VERB_WEB_LOGIN, web_login_for, FALSE },
 };
 
 typedef struct
@@ -586,6 +577,32 @@ connect_methods (KwBusManager *self)
     }
 }
 
+static char *
+dup_signature (const char *method)
+{
+  GDBusMethodInfo *info
+      = g_dbus_interface_info_lookup_method (kw_bus_org_keyward1_manager_interface_info (), method);
+  GString *signature = g_string_new (NULL);
+
+  for (gsize i = 0; info->in_args[i] != NULL; i++)
+    g_string_append (signature, info->in_args[i]->signature);
+  return g_string_free (signature, FALSE);
+}
+
+static void
+meet_methods (KwBusManager *self)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (methods); i++)
+    {
+      g_autofree char *signature = methods[i].any_thread ? dup_signature (methods[i].name) : NULL;
+
+      if (signature != NULL)
+        kw_bus_calls_add_direct (self->calls, methods[i].name, signature, methods[i].verb,
+                                 methods[i].func);
+    }
+  kw_bus_calls_meet (self->calls);
+}
+
 static GStrv
 dup_key_ids (KwBusManager *self)
 {
@@ -634,7 +651,6 @@ update_soon (KwBusManager *self)
 /**
  * kw_bus_manager_new:
  * @connection: the bus
- * @config: the configuration
  * @service: does the work
  * @calls: takes calls; has to live longer
  * @objects: shows tests; has to live longer
@@ -644,7 +660,6 @@ update_soon (KwBusManager *self)
  */
 KwBusManager *
 kw_bus_manager_new (GDBusConnection *connection,
-                    KwConfig *config,
                     KwService *service,
                     KwBusCalls *calls,
                     KwBusObjects *objects,
@@ -652,7 +667,6 @@ kw_bus_manager_new (GDBusConnection *connection,
 {
   g_autoptr (KwBusManager) self = g_new0 (KwBusManager, 1);
 
-  self->config = g_object_ref (config);
   self->service = g_object_ref (service);
   self->calls = calls;
   self->objects = objects;
@@ -668,6 +682,7 @@ kw_bus_manager_new (GDBusConnection *connection,
   if (!g_dbus_interface_skeleton_export (G_DBUS_INTERFACE_SKELETON (self->skeleton), connection,
                                          KW_BUS_PATH, error))
     return NULL;
+  meet_methods (self);
   return g_steal_pointer (&self);
 }
 
@@ -682,6 +697,5 @@ kw_bus_manager_free (KwBusManager *self)
   g_object_unref (self->skeleton);
   kw_bus_files_free (self->files);
   g_object_unref (self->service);
-  g_object_unref (self->config);
   g_free (self);
 }

@@ -3,7 +3,6 @@
 
 #include "kw-bus-call.h"
 #include "kw-bus-objects.h"
-#include "kw-config.h"
 
 G_BEGIN_DECLS
 
@@ -15,7 +14,6 @@ G_BEGIN_DECLS
 typedef struct _KwBusManager KwBusManager;
 
 KwBusManager *kw_bus_manager_new (GDBusConnection *connection,
-                                  KwConfig *config,
                                   KwService *service,
                                   KwBusCalls *calls,
                                   KwBusObjects *objects,

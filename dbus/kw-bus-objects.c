@@ -150,7 +150,7 @@ on_retried (GObject *source, GAsyncResult *result, gpointer user_data)
 static const char *
 get_path (KwBusCall *call)
 {
-  return g_dbus_method_invocation_get_object_path (kw_bus_call_get_invocation (call));
+  return g_dbus_message_get_path (kw_bus_call_get_message (call));
 }
 
 /* It may have gone while the bus was asked who calls. */
@@ -178,10 +178,7 @@ test_for (KwBusCall *call, KwCaller *caller, gpointer user_data)
 {
   KwBusObjects *self = user_data;
   const Entry *entry = find_device (self, get_path (call));
-  g_autoptr (GVariant) options
-      = g_variant_get_child_value (g_dbus_method_invocation_get_parameters (
-                                       kw_bus_call_get_invocation (call)),
-                                   0);
+  g_autoptr (GVariant) options = kw_bus_call_ref_argument (call, 0);
   g_autoptr (KwSelfTest) test = NULL;
   GError *error = NULL;
 
@@ -300,7 +297,7 @@ on_get_uses (KwBusOrgKeyward1Key *skeleton, GDBusMethodInvocation *invocation, E
       report = kw_use_counter_report (kw_service_get_use_counter (service), name, &error);
       if (report == NULL)
         {
-          kw_bus_return_error (invocation, error);
+          g_dbus_method_invocation_return_gerror (invocation, error);
           return TRUE;
         }
     }

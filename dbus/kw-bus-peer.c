@@ -44,11 +44,12 @@ struct _KwBusPeer
 {
   gatomicrefcount n_references;
   char *name;
-  KwBusPeers *peers; /* borrowed; NULL when it is gone */
-  KwCaller *caller;  /* owned; NULL while it is being found out */
-  Facts *facts;      /* owned, nullable: what is known of it */
-  GArray *waiting;   /* of Waiting */
-  gint n_files;      /* atomic */
+  KwBusPeers *peers; /* borrowed; NULL when it is gone; written under lock */
+  KwCaller
+      *caller;  /* owned; NULL while it is being found out; written under the lock of the peers */
+  Facts *facts; /* owned, nullable: what is known of it */
+  GArray *waiting; /* of Waiting */
+  gint n_files;    /* atomic */
   GMutex lock;
   GHashTable *items; /* owned; guarded by lock: what is under way */
 };
@@ -58,7 +59,8 @@ struct _KwBusPeers
   GDBusConnection *connection;
   KwService *service;
   KwBusPeerCancel cancel;
-  GHashTable *peers; /* name → KwBusPeer */
+  GMutex lock;
+  GHashTable *peers; /* name → KwBusPeer; written under lock, by the main context */
   guint subscription;
   gulong reload_id;
 };
@@ -120,7 +122,7 @@ kw_bus_peer_is_gone (KwBusPeer *self)
  * @item: what it has under way from now on
  * @limit: how much that may be
  *
- * Returns: %FALSE when it has too much already. Any thread.
+ * Returns: %FALSE when it has too much already, or has left. Any thread.
  */
 gboolean
 kw_bus_peer_add (KwBusPeer *self, gpointer item, guint limit)
@@ -128,7 +130,7 @@ kw_bus_peer_add (KwBusPeer *self, gpointer item, guint limit)
   gboolean fits;
 
   g_mutex_lock (&self->lock);
-  fits = g_hash_table_size (self->items) < limit;
+  fits = self->peers != NULL && g_hash_table_size (self->items) < limit;
   if (fits)
     g_hash_table_add (self->items, item);
   g_mutex_unlock (&self->lock);
@@ -202,7 +204,9 @@ peer_leave (KwBusPeer *self, const char *text)
   GHashTableIter iter;
   gpointer item;
 
+  g_mutex_lock (&self->lock);
   self->peers = NULL;
+  g_mutex_unlock (&self->lock);
   tell_all (self, error);
   g_mutex_lock (&self->lock);
   g_hash_table_iter_init (&iter, self->items);
@@ -292,11 +296,24 @@ make_caller (KwBusPeer *self)
                                   facts->groups->len);
   g_autofree char *address = facts->pid != 0 ? g_strdup_printf ("%s pid %u", self->name, facts->pid)
                                              : g_strdup (self->name);
-
-  g_clear_pointer (&self->caller, kw_caller_unref);
-  self->caller
+  g_autoptr (KwCaller) caller
       = kw_caller_new_with_grant (KW_CALLER_BUS, facts->unit != NULL ? facts->unit : self->name,
                                   NULL, address, facts->uid, grant);
+  KwCaller *old = self->caller;
+
+  g_mutex_lock (&self->peers->lock);
+  self->caller = g_steal_pointer (&caller);
+  g_mutex_unlock (&self->peers->lock);
+  g_clear_pointer (&old, kw_caller_unref);
+}
+
+/* Who has left, or is not told of by the bus. */
+static void
+forget_peer (KwBusPeers *self, const char *name)
+{
+  g_mutex_lock (&self->lock);
+  g_hash_table_remove (self->peers, name);
+  g_mutex_unlock (&self->lock);
 }
 
 /* “/org/freedesktop/systemd1/unit/webadm_2eservice” */
@@ -421,7 +438,7 @@ on_credentials (GObject *source, GAsyncResult *result, gpointer user_data)
                    "The bus does not tell which user %s is", peer->name);
     }
   tell_all (peer, error);
-  g_hash_table_remove (peer->peers->peers, peer->name);
+  forget_peer (peer->peers, peer->name);
 }
 
 static void
@@ -442,7 +459,8 @@ on_owner_changed (GDBusConnection *connection G_GNUC_UNUSED,
   peer = *new_owner == '\0' ? g_hash_table_lookup (self->peers, name) : NULL;
   if (peer == NULL)
     return;
-  g_hash_table_steal (self->peers, name);
+  kw_bus_peer_ref (peer);
+  forget_peer (self, name);
   peer_leave (peer, "The caller has left the bus");
   kw_bus_peer_unref (peer);
 }
@@ -478,6 +496,7 @@ kw_bus_peers_new (GDBusConnection *connection, KwService *service, KwBusPeerCanc
   self->connection = g_object_ref (connection);
   self->service = g_object_ref (service);
   self->cancel = cancel;
+  g_mutex_init (&self->lock);
   self->peers
       = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, (GDestroyNotify) kw_bus_peer_unref);
   self->subscription
@@ -500,9 +519,37 @@ kw_bus_peers_free (KwBusPeers *self)
   while (g_hash_table_iter_next (&iter, NULL, &peer))
     peer_leave (peer, "The bus is gone");
   g_hash_table_unref (self->peers);
+  g_mutex_clear (&self->lock);
   g_object_unref (self->service);
   g_object_unref (self->connection);
   g_free (self);
+}
+
+/**
+ * kw_bus_peers_ref_known:
+ * @self: the peers
+ * @name: unique name of one
+ * @out_caller: (out) (transfer full): who that is
+ *
+ * Looks for a peer without asking anybody. Any thread.
+ *
+ * Returns: (transfer full) (nullable): the peer; %NULL when it is not known yet who that is
+ */
+KwBusPeer *
+kw_bus_peers_ref_known (KwBusPeers *self, const char *name, KwCaller **out_caller)
+{
+  KwBusPeer *peer = NULL;
+
+  g_mutex_lock (&self->lock);
+  peer = g_hash_table_lookup (self->peers, name);
+  if (peer != NULL && peer->caller != NULL)
+    *out_caller = kw_caller_ref (peer->caller);
+  else
+    peer = NULL;
+  if (peer != NULL)
+    kw_bus_peer_ref (peer);
+  g_mutex_unlock (&self->lock);
+  return peer;
 }
 
 /**
@@ -526,7 +573,9 @@ kw_bus_peers_find (KwBusPeers *self, const char *name, KwBusPeerFunc func, gpoin
   if (peer == NULL)
     {
       peer = peer_new (self, name);
+      g_mutex_lock (&self->lock);
       g_hash_table_insert (self->peers, peer->name, peer);
+      g_mutex_unlock (&self->lock);
       g_dbus_connection_call_with_unix_fd_list (self->connection, BUS_NAME, BUS_PATH, BUS_NAME,
                                                 "GetConnectionCredentials",
                                                 g_variant_new ("(s)", name),

@@ -44,7 +44,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (KwBusPeer, kw_bus_peer_unref)
 /**
  * KwBusPeers:
  *
- * Who is behind the names of a bus. Each is asked for once, and forgotten when the name goes. Main context.
+ * Who is behind the names of a bus. Each is asked for once, and forgotten when the name goes. Main context, but for
+ * kw_bus_peers_ref_known().
  */
 typedef struct _KwBusPeers KwBusPeers;
 
@@ -60,6 +61,8 @@ KwBusPeers *
 kw_bus_peers_new (GDBusConnection *connection, KwService *service, KwBusPeerCancel cancel);
 
 void kw_bus_peers_free (KwBusPeers *self);
+
+KwBusPeer *kw_bus_peers_ref_known (KwBusPeers *self, const char *name, KwCaller **out_caller);
 
 void kw_bus_peers_find (KwBusPeers *self, const char *name, KwBusPeerFunc func, gpointer user_data);
 

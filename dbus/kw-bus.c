@@ -136,10 +136,10 @@ set_up (KwBus *self)
 
   g_dbus_connection_set_exit_on_close (self->connection, FALSE);
   g_signal_connect (self->connection, "closed", G_CALLBACK (on_closed), self);
-  self->calls = kw_bus_calls_new (self->connection, self->service);
+  self->calls = kw_bus_calls_new (self->connection, self->config, self->service);
   self->objects = kw_bus_objects_new (self->connection, self->service, self->calls);
-  self->manager = kw_bus_manager_new (self->connection, self->config, self->service, self->calls,
-                                      self->objects, &error);
+  self->manager
+      = kw_bus_manager_new (self->connection, self->service, self->calls, self->objects, &error);
   if (self->manager == NULL)
     {
       disconnect (self, FALSE);

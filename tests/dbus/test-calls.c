@@ -4,6 +4,7 @@
 #include "kw-bus-names.h"
 #include "kw-bus-rig.h"
 #include "kw-error.h"
+#include "kw-limits.h"
 
 #include <fcntl.h>
 #include <gio/gunixfdlist.h>
@@ -22,6 +23,7 @@
 #define MEBIBYTE ((gsize) 1024 * 1024)
 #define N_CLIENTS 200
 #define N_FUZZ 3000
+#define N_FLOOD 3000
 
 typedef struct
 {
@@ -248,6 +250,8 @@ typedef struct
   guint n_good;
   guint n_bad;
   guint n_ending; /* of these: told that the daemon is ending */
+  guint n_busy;   /* of these: told that they have too much under way */
+  guint n_by_bus; /* of these: told so by the bus already */
 } Counts;
 
 static void
@@ -292,6 +296,190 @@ test_many_clients (Fixture *f, gconstpointer data G_GNUC_UNUSED)
   while (counts.n_good + counts.n_bad < 3 * N_CLIENTS)
     g_main_context_iteration (NULL, TRUE);
   g_assert_cmpuint (counts.n_good, ==, 3 * N_CLIENTS);
+}
+
+/* A call of Decrypt that takes a device's time; (transfer floating) */
+static GVariant *
+new_rsa_block (KwBusRig *rig)
+{
+  g_autofree char *pem = NULL;
+  g_autofree char *uuid = kw_daemon_rig_make_key (kw_bus_rig_get_daemon (rig), &pem);
+  g_autoptr (GBytes) plain = g_bytes_new_static ("text", 4);
+  g_autoptr (GBytes) block = kw_test_encrypt (pem, plain);
+  GVariantBuilder options;
+
+  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  g_variant_builder_add (&options, "{sv}", KW_BUS_OPTION_KEY, g_variant_new_string (uuid));
+  return g_variant_new ("(@aya{sv})",
+                        g_variant_new_from_bytes (G_VARIANT_TYPE_BYTESTRING, block, TRUE),
+                        &options);
+}
+
+static void
+on_decrypted (GObject *source, GAsyncResult *result, gpointer user_data)
+{
+  Counts *counts = user_data;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) reply
+      = g_dbus_connection_call_finish (G_DBUS_CONNECTION (source), result, &error);
+
+  counts->n_good += reply != NULL;
+  counts->n_bad += reply == NULL;
+  counts->n_by_bus += g_error_matches (error, G_DBUS_ERROR, G_DBUS_ERROR_LIMITS_EXCEEDED);
+  if (reply == NULL && strstr (error->message, "This caller has too many calls under way") != NULL)
+    {
+      g_assert_error (error, KW_ERROR, KW_ERROR_BUSY);
+      counts->n_busy++;
+    }
+}
+
+/* Faster than a device can be: what is over the limit of one caller is refused, and another one is served. dbus-daemon has a limit of
+   its own that is lower. */
+static void
+test_calls_are_bounded (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GDBusConnection) client = kw_bus_rig_connect (f->rig, geteuid ());
+  g_autoptr (GVariant) block = g_variant_ref_sink (new_rsa_block (f->rig));
+  g_autoptr (GVariant) reply = NULL;
+  g_autoptr (GError) error = NULL;
+  Counts counts = { 0 };
+
+  for (guint i = 0; i < N_FLOOD; i++)
+    g_dbus_connection_call (client, KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Decrypt",
+                            block, NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL, on_decrypted, &counts);
+  reply = call (f->bus, "Random", g_variant_new ("(u)", 8), &error);
+  g_assert_no_error (error);
+  while (counts.n_good + counts.n_bad < N_FLOOD)
+    g_main_context_iteration (NULL, TRUE);
+  g_assert_cmpuint (counts.n_busy + counts.n_by_bus, ==, counts.n_bad);
+  if (g_getenv (KW_TEST_BROKER) != NULL)
+    {
+      g_assert_cmpuint (counts.n_good, >=, KW_MAX_BUS_CALLS_PER_PEER);
+      g_assert_cmpuint (counts.n_busy, >, 0);
+    }
+  else
+    {
+      g_assert_cmpuint (counts.n_good, >, 0);
+      g_assert_cmpuint (counts.n_by_bus, >, 0);
+    }
+}
+
+/* What a caller has left behind is not done for nobody: a message later the queue is empty, and the audit log says why. */
+static void
+test_leaving_client (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GDBusConnection) client = kw_bus_rig_connect (f->rig, geteuid ());
+  g_autoptr (GVariant) block = g_variant_ref_sink (new_rsa_block (f->rig));
+  g_autoptr (GVariant) reply = NULL;
+  g_autoptr (GError) error = NULL;
+  g_autofree char *audit = NULL;
+
+  reply = call (client, "Decrypt", block, &error);
+  g_assert_no_error (error);
+  for (guint i = 0; i < KW_MAX_BUS_CALLS_PER_PEER; i++)
+    g_dbus_connection_call (client, KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Decrypt",
+                            block, NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL, NULL, NULL);
+  g_assert_true (g_dbus_connection_flush_sync (client, NULL, NULL));
+  g_assert_true (g_dbus_connection_close_sync (client, NULL, NULL));
+  g_clear_pointer (&reply, g_variant_unref);
+  reply = call (f->bus, "Decrypt", block, &error);
+  g_assert_no_error (error);
+  audit = kw_daemon_rig_dup_audit (kw_bus_rig_get_daemon (f->rig));
+  g_assert_nonnull (strstr (audit, "\"cancelled\""));
+}
+
+/* Counts what comes back for a call that wanted no answer; in the thread of the bus. */
+static GDBusMessage *
+count_answers (GDBusConnection *connection G_GNUC_UNUSED,
+               GDBusMessage *message,
+               gboolean incoming,
+               gpointer user_data)
+{
+  gint *serial_and_count = user_data;
+
+  if (incoming
+      && g_dbus_message_get_reply_serial (message)
+             == (guint32) g_atomic_int_get (&serial_and_count[0]))
+    g_atomic_int_inc (&serial_and_count[1]);
+  return message;
+}
+
+static void
+send_without_answer (GDBusConnection *bus, const char *method, GVariant *body, gint *serial)
+{
+  g_autoptr (GDBusMessage) message
+      = g_dbus_message_new_method_call (KW_BUS_NAME, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, method);
+  volatile guint32 sent = 0;
+
+  g_dbus_message_set_flags (message, G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED);
+  g_dbus_message_set_body (message, body);
+  g_assert_true (
+      g_dbus_connection_send_message (bus, message, G_DBUS_SEND_MESSAGE_FLAGS_NONE, &sent, NULL));
+  g_atomic_int_set (serial, (gint) sent);
+}
+
+/* Whoever wants no answer gets none, neither a good one nor an error, and what he wanted is done. */
+static void
+test_no_answer_wanted (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GDBusConnection) client = kw_bus_rig_connect (f->rig, geteuid ());
+  gint serial_and_count[2] = { -1, 0 };
+  guint filter = g_dbus_connection_add_filter (client, count_answers, serial_and_count, NULL);
+  g_autofree char *audit = NULL;
+  guint n_done = 0;
+
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (GVariant) reply = NULL;
+
+      /* The first time it is not known yet who calls. */
+      send_without_answer (client, "Random", g_variant_new ("(u)", 8), &serial_and_count[0]);
+      reply = call (client, "Random", g_variant_new ("(u)", 9), &error);
+      g_assert_no_error (error);
+      send_without_answer (client, "Random", g_variant_new ("(u)", 0), &serial_and_count[0]);
+      g_clear_pointer (&reply, g_variant_unref);
+      reply = call (client, "Random", g_variant_new ("(u)", 9), &error);
+      g_assert_no_error (error);
+    }
+  g_assert_cmpint (g_atomic_int_get (&serial_and_count[1]), ==, 0);
+  g_dbus_connection_remove_filter (client, filter);
+  audit = kw_daemon_rig_dup_audit (kw_bus_rig_get_daemon (f->rig));
+  for (const char *at = audit; (at = strstr (at, "\"random\"")) != NULL; at++)
+    n_done++;
+  g_assert_cmpuint (n_done, ==, 8);
+}
+
+/* What is called wrongly is told so by D-Bus itself, whether or not it is known who calls. */
+static void
+test_wrong_calls (Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+  g_autoptr (GDBusConnection) client = kw_bus_rig_connect (f->rig, geteuid ());
+
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (GVariant) reply = NULL;
+
+      g_assert_null (call (client, "Random", g_variant_new ("(s)", "8"), &error));
+      g_assert_error (error, G_DBUS_ERROR, G_DBUS_ERROR_INVALID_ARGS);
+      g_clear_error (&error);
+      g_assert_null (call (client, "Random", NULL, &error));
+      g_assert_error (error, G_DBUS_ERROR, G_DBUS_ERROR_INVALID_ARGS);
+      g_clear_error (&error);
+      g_assert_null (call (client, "Encrypt", g_variant_new ("(ay)", NULL), &error));
+      g_assert_error (error, G_DBUS_ERROR, G_DBUS_ERROR_INVALID_ARGS);
+      g_clear_error (&error);
+      g_assert_null (call (client, "random", g_variant_new ("(u)", 8), &error));
+      g_assert_error (error, G_DBUS_ERROR, G_DBUS_ERROR_UNKNOWN_METHOD);
+      g_clear_error (&error);
+      g_assert_null (kw_bus_rig_call (client, KW_BUS_PATH "/none", KW_BUS_MANAGER_INTERFACE,
+                                      "Random", g_variant_new ("(u)", 8), &error));
+      g_assert_error (error, G_DBUS_ERROR, G_DBUS_ERROR_UNKNOWN_METHOD);
+      g_clear_error (&error);
+      reply = call (client, "Random", g_variant_new ("(u)", 8), &error);
+      g_assert_no_error (error);
+    }
 }
 
 /* The daemon ends while callers wait that it never saw before: each hears something. */
@@ -554,6 +742,10 @@ main (int argc, char **argv)
   ADD ("dying-client", test_dying_client);
   ADD ("files-are-bounded", test_files_are_bounded);
   ADD ("many-clients", test_many_clients);
+  ADD ("calls-are-bounded", test_calls_are_bounded);
+  ADD ("leaving-client", test_leaving_client);
+  ADD ("no-answer-wanted", test_no_answer_wanted);
+  ADD ("wrong-calls", test_wrong_calls);
   ADD ("end-answers-all", test_end_answers_all);
   ADD ("random-options", test_random_options);
   ADD ("bus-restart", test_bus_restart);
