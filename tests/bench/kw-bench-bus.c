@@ -6,11 +6,14 @@
 #include "kw-bus-names.h"
 #include "kw-bus-rig.h"
 
+#include <systemd/sd-bus.h>
 #include <string.h>
 #include <unistd.h>
 
 /*
  * Calls on D-Bus beside an empty method on the same bus: what the way costs that both have in common is not ours to change.
+ * The callers are plain ones, by sd-bus, each with a thread and a connection: GDBus would put a thread of its own between, and what
+ * it takes of the processors is taken from what is measured.
  */
 
 #define MAX_CLIENTS 16
@@ -19,6 +22,8 @@
 #define SETTLE_USEC (20 * G_TIME_SPAN_SECOND)
 #define CONFIG "[hsm]\nhsm_keyid = \"label:bench\"\ndata_key_ttl = 60\n"
 #define PAYLOAD_BYTES 32
+/* A name that the rig's policy lets anyone have. */
+#define EMPTY_SERVICE "org.freedesktop.login1"
 #define EMPTY_NAME "org.keyward1.Empty"
 #define GOAL_RATIO 0.8
 #define GOAL_P99_USEC 3000.0
@@ -76,16 +81,16 @@ kw_bench_bus_serve (const char *address)
       NULL, NULL, NULL);
 
   g_dbus_connection_register_object (bus, "/", node->interfaces[0], &vtable, NULL, NULL, NULL);
-  g_bus_own_name_on_connection (bus, "org.freedesktop.login1", G_BUS_NAME_OWNER_FLAGS_NONE, NULL,
-                                NULL, NULL, NULL);
+  g_bus_own_name_on_connection (bus, EMPTY_SERVICE, G_BUS_NAME_OWNER_FLAGS_NONE, NULL, NULL, NULL,
+                                NULL);
   g_main_loop_run (loop);
 }
 
 typedef struct
 {
-  GDBusConnection *bus;
+  sd_bus *bus;
   Call call;
-  GVariant *input;
+  GBytes *input;
   const char *key; /* NULL = none */
   gint *go;        /* atomic: 1 = measure, 2 = end */
   GArray *samples;
@@ -96,20 +101,28 @@ call_once (const Client *client)
 {
   static const char *const methods[] = { "Call", "Encrypt", "Decrypt", "Decrypt" };
   gboolean empty = client->call == CALL_EMPTY;
-  g_autoptr (GError) error = NULL;
-  g_autoptr (GVariant) reply = NULL;
-  GVariantBuilder options;
+  sd_bus_error error = SD_BUS_ERROR_NULL;
+  sd_bus_message *call = NULL;
+  sd_bus_message *reply = NULL;
 
-  g_variant_builder_init (&options, G_VARIANT_TYPE_VARDICT);
+  g_assert_cmpint (sd_bus_message_new_method_call (client->bus, &call,
+                                                   empty ? EMPTY_SERVICE : KW_BUS_NAME,
+                                                   empty ? "/" : KW_BUS_PATH,
+                                                   empty ? EMPTY_NAME : KW_BUS_MANAGER_INTERFACE,
+                                                   methods[client->call]),
+                   >=, 0);
+  g_assert_cmpint (sd_bus_message_append_array (call, 'y', g_bytes_get_data (client->input, NULL),
+                                                g_bytes_get_size (client->input)),
+                   >=, 0);
   if (client->key != NULL)
-    g_variant_builder_add (&options, "{sv}", KW_BUS_OPTION_KEY, g_variant_new_string (client->key));
-  reply = g_dbus_connection_call_sync (client->bus, empty ? "org.freedesktop.login1" : KW_BUS_NAME,
-                                       empty ? "/" : KW_BUS_PATH,
-                                       empty ? EMPTY_NAME : KW_BUS_MANAGER_INTERFACE,
-                                       methods[client->call],
-                                       g_variant_new ("(@aya{sv})", client->input, &options), NULL,
-                                       G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
-  g_assert_no_error (error);
+    g_assert_cmpint (sd_bus_message_append (call, "a{sv}", 1, KW_BUS_OPTION_KEY, "s", client->key),
+                     >=, 0);
+  else
+    g_assert_cmpint (sd_bus_message_append (call, "a{sv}", 0), >=, 0);
+  g_assert_cmpint (sd_bus_call (client->bus, call, 0, &error, &reply), >=, 0);
+  sd_bus_message_unref (reply);
+  sd_bus_message_unref (call);
+  sd_bus_error_free (&error);
 }
 
 static gpointer
@@ -133,10 +146,10 @@ client_thread (gpointer data)
 }
 
 static void
-run_clients (GDBusConnection **buses,
+run_clients (sd_bus **buses,
              guint n_clients,
              Call what,
-             GVariant *input,
+             GBytes *input,
              const char *key,
              double seconds,
              KwBenchFigures *out_figures)
@@ -169,16 +182,9 @@ run_clients (GDBusConnection **buses,
   kw_bench_figures_from_samples (samples, seconds, out_figures);
 }
 
-static GVariant *
-get_child (GVariant *reply)
-{
-  g_autoptr (GVariant) taken = reply;
-
-  return g_variant_get_child_value (taken, 0);
-}
-
-static GVariant *
-prepare (GDBusConnection *bus, GVariant *plain)
+/* Makes a key, and a message under it. */
+static GBytes *
+prepare (GDBusConnection *bus, GBytes *plain)
 {
   gint64 deadline = g_get_monotonic_time () + SETTLE_USEC;
   g_autoptr (GError) error = NULL;
@@ -189,23 +195,28 @@ prepare (GDBusConnection *bus, GVariant *plain)
   g_assert_no_error (error);
   while (TRUE)
     {
-      GVariant *reply = kw_bus_rig_call (bus, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Encrypt",
-                                         g_variant_new ("(@aya{sv})", plain, NULL), NULL);
+      g_autoptr (GVariant) reply
+          = kw_bus_rig_call (bus, KW_BUS_PATH, KW_BUS_MANAGER_INTERFACE, "Encrypt",
+                             g_variant_new ("(@aya{sv})",
+                                            g_variant_new_from_bytes (G_VARIANT_TYPE_BYTESTRING,
+                                                                      plain, TRUE),
+                                            NULL),
+                             NULL);
+      g_autoptr (GVariant) sealed = reply != NULL ? g_variant_get_child_value (reply, 0) : NULL;
 
-      if (reply != NULL)
-        return get_child (reply);
+      if (sealed != NULL)
+        return g_variant_get_data_as_bytes (sealed);
       g_assert_cmpint (g_get_monotonic_time (), <, deadline);
     }
 }
 
 static void
-measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seconds)
+measure_calls (GDBusConnection *bus, sd_bus **buses, guint rounds, double seconds)
 {
   static const guint counts[] = { 1, 4, MAX_CLIENTS };
   guint8 bytes[PAYLOAD_BYTES] = { 0 };
-  g_autoptr (GVariant) plain = g_variant_ref_sink (
-      g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, bytes, sizeof bytes, 1));
-  g_autoptr (GVariant) sealed = prepare (buses[0], plain);
+  g_autoptr (GBytes) plain = g_bytes_new_static (bytes, sizeof bytes);
+  g_autoptr (GBytes) sealed = prepare (bus, plain);
 
   g_print ("%-16s %8s %12s %9s %9s %7s\n", "D-Bus", "clients", "calls/s", "p50 us", "p99 us",
            "ratio");
@@ -251,7 +262,6 @@ measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seco
           g_print ("\n");
         }
     }
-  (void) rig;
 }
 
 #define RSA_GOAL_RATIO 0.68
@@ -259,13 +269,12 @@ measure_calls (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seco
 
 /* Beside the bare PKCS#11 loop with four threads on the same token. */
 static void
-measure_rsa (KwBusRig *rig, GDBusConnection **buses, guint rounds, double seconds)
+measure_rsa (KwBusRig *rig, sd_bus **buses, guint rounds, double seconds)
 {
   KwDaemonRig *daemon = kw_bus_rig_get_daemon (rig);
   static const guint counts[] = { 1, 4, MAX_CLIENTS };
   g_autofree char *pem = NULL;
   KwBenchSetup setup = { 0 };
-  g_autoptr (GVariant) block = NULL;
   double loop_second = 0;
 
   setup.rig = daemon;
@@ -276,8 +285,6 @@ measure_rsa (KwBusRig *rig, GDBusConnection **buses, guint rounds, double second
   setup.key_id = kw_test_uuid_to_bytes (setup.key_uuid);
   setup.plaintext = g_bytes_new_static ("0123456789abcdef0123456789abcdef", PAYLOAD_BYTES);
   setup.ciphertext = kw_test_encrypt (pem, setup.plaintext);
-  block = g_variant_ref_sink (
-      g_variant_new_from_bytes (G_VARIANT_TYPE_BYTESTRING, setup.ciphertext, TRUE));
   kw_bench_loop_open (&setup);
   for (guint c = 0; c < G_N_ELEMENTS (counts); c++)
     {
@@ -293,7 +300,7 @@ measure_rsa (KwBusRig *rig, GDBusConnection **buses, guint rounds, double second
           KwBenchFigures bus = { 0 };
 
           kw_bench_loop_run (&setup, counts[c] == 1 ? 1 : LOOP_THREADS, &loop);
-          run_clients (buses, counts[c], CALL_RSA, block, setup.key_uuid, seconds, &bus);
+          run_clients (buses, counts[c], CALL_RSA, setup.ciphertext, setup.key_uuid, seconds, &bus);
           values[r] = loop.per_second;
           values[rounds + r] = loop.p50_usec;
           values[2 * rounds + r] = bus.per_second;
@@ -360,6 +367,18 @@ measure_listeners (KwBusRig *rig)
            (gint64) (after - before) < GOAL_LISTENERS_KIB ? "reached" : "missed");
 }
 
+static sd_bus *
+connect_plain (KwBusRig *rig)
+{
+  sd_bus *bus = NULL;
+
+  g_assert_cmpint (sd_bus_new (&bus), >=, 0);
+  g_assert_cmpint (sd_bus_set_address (bus, kw_bus_rig_get_address (rig)), >=, 0);
+  g_assert_cmpint (sd_bus_set_bus_client (bus, TRUE), >=, 0);
+  g_assert_cmpint (sd_bus_start (bus), >=, 0);
+  return bus;
+}
+
 /**
  * kw_bench_bus:
  * @rounds: interleaved runs
@@ -371,7 +390,8 @@ void
 kw_bench_bus (guint rounds, double seconds)
 {
   KwBusRig *rig = kw_bus_rig_new (CONFIG);
-  GDBusConnection *buses[MAX_CLIENTS];
+  g_autoptr (GDBusConnection) bus = NULL;
+  sd_bus *buses[MAX_CLIENTS];
   g_autoptr (GError) error = NULL;
   g_autoptr (GSubprocess) empty = NULL;
   g_autofree char *self = g_file_read_link ("/proc/self/exe", &error);
@@ -384,23 +404,24 @@ kw_bench_bus (guint rounds, double seconds)
   empty = g_subprocess_new (G_SUBPROCESS_FLAGS_NONE, &error, self, "--empty-service",
                             kw_bus_rig_get_address (rig), NULL);
   g_assert_no_error (error);
+  bus = kw_bus_rig_connect (rig, geteuid ());
   for (guint i = 0; i < MAX_CLIENTS; i++)
-    buses[i] = kw_bus_rig_connect (rig, geteuid ());
+    buses[i] = connect_plain (rig);
   while (!there)
     {
       g_autoptr (GVariant) reply
-          = g_dbus_connection_call_sync (buses[0], "org.freedesktop.login1", "/",
-                                         "org.freedesktop.DBus.Peer", "Ping", NULL, NULL,
-                                         G_DBUS_CALL_FLAGS_NONE, -1, NULL, NULL);
+          = g_dbus_connection_call_sync (bus, EMPTY_SERVICE, "/", "org.freedesktop.DBus.Peer",
+                                         "Ping", NULL, NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL,
+                                         NULL);
 
       there = reply != NULL;
       g_assert_cmpint (g_get_monotonic_time (), <, deadline);
     }
-  measure_calls (rig, buses, rounds, seconds);
+  measure_calls (bus, buses, rounds, seconds);
   measure_rsa (rig, buses, rounds, seconds);
   measure_listeners (rig);
   g_subprocess_force_exit (empty);
   for (guint i = 0; i < MAX_CLIENTS; i++)
-    g_object_unref (buses[i]);
+    sd_bus_flush_close_unref (buses[i]);
   kw_bus_rig_free (rig);
 }
