@@ -22,7 +22,8 @@
  * A token that computes on our own processors, as SoftHSM does, is not made faster by more threads than there are processors:
  * they would only take them from each other, and from the threads that bring requests and take answers away. So it is looked at how
  * much of the time of a call is processor time; if it is a good part of it, no more threads than processors are inside. Work that
- * takes long does not count there, so that nothing has to wait until a key is made.
+ * takes long does not count there, so that nothing has to wait until a key is made. Where threads have to share the processors with
+ * so many others that they get less than that part, the bound is not found out, and all is as it would be without it.
  *
  * Each piece of work ends exactly once: on the thread that ran it, or in the main context when its deadline passes. A
  * thread that comes back from an overdue call drops what it has.
@@ -34,12 +35,14 @@
 #define IN_PLACE_LIMIT_USEC 2000
 #define WATCHDOG_INTERVAL_USEC (100 * G_TIME_SPAN_MILLISECOND)
 #define IDLE_WORKER_USEC (10 * G_TIME_SPAN_SECOND)
+#define NSEC_PER_USEC 1000
+#define NSEC_PER_SEC 1000000000
 #define MEAN_WEIGHT 16
-#define COMPUTING_SHARE                                                                            \
-  4 /* a token whose calls are processor time to at least this part computes here */
 #define STALE_MEAN_WEIGHT 2 /* after a while without work, what was is soon forgotten */
 #define HALVING_USEC (500 * G_TIME_SPAN_MILLISECOND)
 #define MAX_HALVINGS 30
+/* A token computes here when its calls are processor time to one part in so many, and until it is less than one in twice as many. */
+#define COMPUTING_SHARE 8
 
 typedef enum
 {
@@ -82,8 +85,9 @@ struct _KwExecutor
   guint n_idle;
   gboolean stopped;
   gboolean watching;
-  gint64 mean_usec;
-  gint64 mean_processor_usec; /* what of it is processor time */
+  gint64 mean_nsec;
+  gint64 mean_processor_nsec; /* what of it is processor time */
+  gboolean computes;          /* a good part of it is */
   gint64 last_end;            /* monotonic: when work ended last; 0 = none did */
 };
 
@@ -127,30 +131,73 @@ count_processors (void)
   return (guint) MAX (CPU_COUNT (&set), 1);
 }
 
-/* What this thread has had of the processors. */
+/* What this thread has had of the processors, in nanoseconds. */
 static gint64
-get_processor_usec (void)
+get_processor_nsec (void)
 {
   struct timespec used = { 0, 0 };
 
   (void) clock_gettime (CLOCK_THREAD_CPUTIME_ID, &used);
-  return (gint64) used.tv_sec * G_USEC_PER_SEC + used.tv_nsec / 1000;
+  return (gint64) used.tv_sec * NSEC_PER_SEC + used.tv_nsec;
 }
 
 /* Called with the lock held: how many threads may be inside the token. */
 static guint
 get_most_busy (KwExecutor *self)
 {
-  gboolean computes = self->mean_processor_usec * COMPUTING_SHARE > self->mean_usec;
-
-  return computes ? MIN (self->concurrency, self->n_processors + self->n_long) : self->concurrency;
+  return self->computes ? MIN (self->concurrency, self->n_processors + self->n_long)
+                        : self->concurrency;
 }
 
-/* Called with the lock held; gives it up while the work runs. Takes the reference. */
+/* Called with the lock held. */
+static void
+take_duration (KwExecutor *self, KwWork *work, gint64 duration_usec, gint64 processor_nsec)
+{
+  gboolean stale = self->last_end != 0 && work->started - self->last_end > HALVING_USEC;
+  gint64 weight = stale ? STALE_MEAN_WEIGHT : MEAN_WEIGHT;
+
+  self->mean_nsec += (duration_usec * NSEC_PER_USEC - self->mean_nsec) / weight;
+  self->mean_processor_nsec += (processor_nsec - self->mean_processor_nsec) / weight;
+  self->computes
+      = self->mean_processor_nsec * COMPUTING_SHARE * (self->computes ? 2 : 1) > self->mean_nsec;
+  self->last_end = work->started + duration_usec;
+}
+
+static gpointer worker_main (gpointer user_data);
+
+/* Called with the lock held, which it gives back: sees to it that somebody takes what is queued. */
+static void
+call_worker_and_unlock (KwExecutor *self)
+{
+  guint n_queued = g_queue_get_length (&self->queue);
+  /* Where there is no room, one of those inside takes it when it comes out. */
+  gboolean room = n_queued > 0 && self->n_busy < get_most_busy (self);
+  gboolean wake = room && self->n_idle > 0;
+  g_autoptr (GThread) thread = NULL;
+
+  /* A worker that was called a moment ago may still count as idle: there must be one for each that waits. */
+  if (room && self->n_idle < n_queued && self->n_workers < get_most_busy (self))
+    {
+      thread = g_thread_try_new (self->name, worker_main, g_object_ref (self), NULL);
+      if (thread != NULL)
+        self->n_workers++;
+      else
+        g_object_unref (self);
+    }
+  g_mutex_unlock (&self->lock);
+  /* Whoever is woken finds the lock free. */
+  if (wake)
+    g_cond_signal (&self->wake);
+}
+
+/*
+ * Called with the lock held; gives it up while the work runs. Takes the reference. Whoever takes work calls the next one, as there
+ * may be more room than there was when the rest was queued.
+ */
 static void
 run_work (KwExecutor *self, KwWork *work)
 {
-  gint64 processor = get_processor_usec ();
+  gint64 processor = 0;
   gint64 duration = 0;
   gboolean won = FALSE;
 
@@ -159,11 +206,12 @@ run_work (KwExecutor *self, KwWork *work)
   g_queue_push_tail_link (&self->running, &work->link);
   self->n_busy++;
   self->n_long += work->is_long;
-  g_mutex_unlock (&self->lock);
+  call_worker_and_unlock (self);
 
+  processor = get_processor_nsec ();
   work->run (work->user_data);
+  processor = get_processor_nsec () - processor;
   duration = g_get_monotonic_time () - work->started;
-  processor = get_processor_usec () - processor;
 
   g_mutex_lock (&self->lock);
   self->n_busy--;
@@ -175,16 +223,7 @@ run_work (KwExecutor *self, KwWork *work)
       work->state = WORK_ENDED;
     }
   if (won && !work->is_long)
-    {
-      gint64 end = work->started + duration;
-      gboolean stale = self->last_end != 0 && work->started - self->last_end > HALVING_USEC;
-
-      gint64 weight = stale ? STALE_MEAN_WEIGHT : MEAN_WEIGHT;
-
-      self->mean_usec += (duration - self->mean_usec) / weight;
-      self->mean_processor_usec += (processor - self->mean_processor_usec) / weight;
-      self->last_end = end;
-    }
+    take_duration (self, work, duration, processor);
   g_mutex_unlock (&self->lock);
 
   if (won)
@@ -225,31 +264,6 @@ worker_main (gpointer user_data)
   self->n_workers--;
   g_mutex_unlock (&self->lock);
   return NULL;
-}
-
-/* Called with the lock held, which it gives back: sees to it that somebody takes what is queued. */
-static void
-call_worker_and_unlock (KwExecutor *self)
-{
-  guint n_queued = g_queue_get_length (&self->queue);
-  /* Where there is no room, one of those inside takes it when it comes out. */
-  gboolean room = n_queued > 0 && self->n_busy < get_most_busy (self);
-  gboolean wake = room && self->n_idle > 0;
-  g_autoptr (GThread) thread = NULL;
-
-  /* A worker that was called a moment ago may still count as idle: there must be one for each that waits. */
-  if (room && self->n_idle < n_queued && self->n_workers < get_most_busy (self))
-    {
-      thread = g_thread_try_new (self->name, worker_main, g_object_ref (self), NULL);
-      if (thread != NULL)
-        self->n_workers++;
-      else
-        g_object_unref (self);
-    }
-  g_mutex_unlock (&self->lock);
-  /* Whoever is woken finds the lock free. */
-  if (wake)
-    g_cond_signal (&self->wake);
 }
 
 static gboolean
@@ -458,7 +472,7 @@ kw_executor_submit (KwExecutor *self, KwWork *work, gboolean here, GError **erro
     }
   start_watching (self);
   if (here && self->n_busy < get_most_busy (self) && g_queue_is_empty (&self->queue)
-      && self->mean_usec < IN_PLACE_LIMIT_USEC)
+      && self->mean_nsec < IN_PLACE_LIMIT_USEC * NSEC_PER_USEC)
     {
       run_work (self, work);
     }
@@ -504,7 +518,7 @@ kw_executor_get_mean_usec (KwExecutor *self)
   g_return_val_if_fail (KW_IS_EXECUTOR (self), 0);
 
   g_mutex_lock (&self->lock);
-  mean = self->mean_usec;
+  mean = self->mean_nsec / NSEC_PER_USEC;
   g_mutex_unlock (&self->lock);
   return mean;
 }
@@ -527,7 +541,7 @@ kw_executor_get_expected_usec (KwExecutor *self)
   g_return_val_if_fail (KW_IS_EXECUTOR (self), 0);
 
   g_mutex_lock (&self->lock);
-  expected = self->mean_usec;
+  expected = self->mean_nsec / NSEC_PER_USEC;
   if (self->last_end != 0 && self->n_busy == 0)
     n_halvings = (g_get_monotonic_time () - self->last_end) / HALVING_USEC;
   g_mutex_unlock (&self->lock);

@@ -223,6 +223,8 @@ test_concurrency_is_kept (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     g_assert_true (submit (fixture, i, LONG_USEC, FALSE, NULL));
   hall_wait (&fixture->hall, &fixture->gates[0].inside);
   hall_wait (&fixture->hall, &fixture->gates[1].inside);
+  /* Long enough to be no token that computes. */
+  g_usleep (10000);
   g_assert_false (fixture->gates[2].inside);
   gate_open (&fixture->gates[1]);
   hall_wait (&fixture->hall, &fixture->gates[2].inside);
@@ -233,7 +235,10 @@ test_concurrency_is_kept (Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 static void
 test_one_idle_worker_is_not_enough (void)
 {
-  if (g_get_num_processors () < 2)
+  cpu_set_t set;
+
+  g_assert_cmpint (sched_getaffinity (0, sizeof set, &set), ==, 0);
+  if (CPU_COUNT (&set) < 2)
     {
       g_test_skip ("one processor runs one piece of work at a time");
       return;
@@ -255,6 +260,7 @@ test_one_idle_worker_is_not_enough (void)
 }
 
 #define SPIN_NSEC 1000000
+#define MAX_SPINS 1000
 
 static gint64
 get_processor_nsec (void)
@@ -265,6 +271,12 @@ get_processor_nsec (void)
   return (gint64) used.tv_sec * 1000000000 + used.tv_nsec;
 }
 
+typedef struct
+{
+  gint64 duration_usec;
+  gint done; /* atomic */
+} Spin;
+
 static void
 spin_run (gpointer user_data G_GNUC_UNUSED)
 {
@@ -272,6 +284,19 @@ spin_run (gpointer user_data G_GNUC_UNUSED)
 
   while (get_processor_nsec () < end)
     continue;
+}
+
+static void
+spin_done (gpointer user_data,
+           KwWorkOutcome outcome,
+           gboolean was_running G_GNUC_UNUSED,
+           gint64 duration_usec)
+{
+  Spin *spin = user_data;
+
+  g_assert_cmpuint (outcome, ==, KW_WORK_RAN);
+  spin->duration_usec = duration_usec;
+  g_atomic_int_set (&spin->done, TRUE);
 }
 
 /* Leaves one processor to this thread and those it starts. */
@@ -289,47 +314,109 @@ take_one_processor (cpu_set_t *out_before)
   g_assert_cmpint (sched_setaffinity (0, sizeof one, &one), ==, 0);
 }
 
-/* A token that computes on our one processor gets one thread, however many it would take; one that makes us wait gets all. */
+/* Makes an executor that has seen a call that computes: one that others have not held up for long. */
+static void
+set_up_computing (Fixture *fixture, guint concurrency)
+{
+  for (guint i = 0; i < MAX_SPINS; i++)
+    {
+      Spin spin = { 0, FALSE };
+
+      set_up (fixture, GUINT_TO_POINTER (concurrency));
+      g_assert_true (kw_executor_submit (fixture->executor,
+                                         kw_work_new (spin_run, spin_done, LONG_USEC, &spin, NULL),
+                                         FALSE, NULL));
+      while (!g_atomic_int_get (&spin.done))
+        g_usleep (100);
+      if (spin.duration_usec * 1000 < 2 * SPIN_NSEC)
+        return;
+      tear_down (fixture, NULL);
+      *fixture = (Fixture){ 0 };
+    }
+  g_error ("no call of a millisecond is left alone by others");
+}
+
+static gboolean
+is_inside (Gate *gate)
+{
+  gboolean inside = FALSE;
+
+  g_mutex_lock (&gate->hall->lock);
+  inside = gate->inside;
+  g_mutex_unlock (&gate->hall->lock);
+  return inside;
+}
+
+static void
+submit_long (Fixture *fixture, guint i)
+{
+  KwWork *work = kw_work_new (gate_run, gate_done, LONG_USEC, &fixture->gates[i], gate_destroy);
+
+  kw_work_set_long (work);
+  fixture->n_submitted++;
+  g_assert_true (kw_executor_submit (fixture->executor, work, FALSE, NULL));
+}
+
+/* A token that computes on our one processor gets one thread, however many it would take, and what takes long is not counted. */
 static void
 test_processors_bound_what_computes (void)
 {
   Fixture fixture = { 0 };
   cpu_set_t before;
-  KwWork *work = NULL;
 
   take_one_processor (&before);
-  set_up (&fixture, GUINT_TO_POINTER (3));
-  gate_open (&fixture.gates[3]);
-  fixture.n_submitted++;
-  g_assert_true (kw_executor_submit (fixture.executor,
-                                     kw_work_new (spin_run, gate_done, LONG_USEC, &fixture.gates[3],
-                                                  gate_destroy),
-                                     FALSE, NULL));
-  hall_wait_done (&fixture.gates[3]);
-
-  /* What takes long takes nobody's place. */
-  fixture.n_submitted++;
-  work = kw_work_new (gate_run, gate_done, LONG_USEC, &fixture.gates[2], gate_destroy);
-  kw_work_set_long (work);
-  g_assert_true (kw_executor_submit (fixture.executor, work, FALSE, NULL));
+  set_up_computing (&fixture, 3);
+  submit_long (&fixture, 2);
   hall_wait (&fixture.hall, &fixture.gates[2].inside);
   g_assert_true (submit (&fixture, 0, LONG_USEC, FALSE, NULL));
   hall_wait (&fixture.hall, &fixture.gates[0].inside);
-  g_assert_true (submit (&fixture, 1, LONG_USEC, TRUE, NULL));
+  g_assert_true (submit (&fixture, 1, LONG_USEC, FALSE, NULL));
   g_usleep (10 * SPIN_NSEC / 1000);
-  g_assert_false (fixture.gates[1].inside);
+  g_assert_false (is_inside (&fixture.gates[1]));
   gate_open (&fixture.gates[0]);
   hall_wait (&fixture.hall, &fixture.gates[1].inside);
+  tear_down (&fixture, NULL);
+  g_assert_cmpint (sched_setaffinity (0, sizeof before, &before), ==, 0);
+}
 
-  /* That one only waited, for so long that the token counts as one that makes us wait. */
-  gate_open (&fixture.gates[1]);
-  kw_iterate_until (g_atomic_int_get (&fixture.n_destroyed) == 3);
-  fixture.gates[0] = (Gate){ .hall = &fixture.hall, .n_destroyed = &fixture.n_destroyed };
-  fixture.gates[1] = fixture.gates[0];
-  g_assert_true (submit (&fixture, 0, LONG_USEC, FALSE, NULL));
-  g_assert_true (submit (&fixture, 1, LONG_USEC, FALSE, NULL));
+/* What comes right behind work that takes long does not wait for it, though there was no room when it came. */
+static void
+test_long_work_makes_room (void)
+{
+  cpu_set_t before;
+
+  take_one_processor (&before);
+  for (guint round = 0; round < 20; round++)
+    {
+      Fixture fixture = { 0 };
+
+      set_up_computing (&fixture, 3);
+      submit_long (&fixture, 2);
+      g_assert_true (submit (&fixture, 0, LONG_USEC, FALSE, NULL));
+      hall_wait (&fixture.hall, &fixture.gates[0].inside);
+      hall_wait (&fixture.hall, &fixture.gates[2].inside);
+      tear_down (&fixture, NULL);
+    }
+  g_assert_cmpint (sched_setaffinity (0, sizeof before, &before), ==, 0);
+}
+
+/* A token that makes us wait after all gets all threads, also for what is queued already. */
+static void
+test_waiting_lifts_the_bound (void)
+{
+  Fixture fixture = { 0 };
+  cpu_set_t before;
+
+  take_one_processor (&before);
+  set_up_computing (&fixture, 3);
+  for (guint i = 0; i < 3; i++)
+    g_assert_true (submit (&fixture, i, LONG_USEC, FALSE, NULL));
   hall_wait (&fixture.hall, &fixture.gates[0].inside);
+  g_usleep (1000 * SPIN_NSEC / 1000);
+  g_assert_false (is_inside (&fixture.gates[1]));
+  gate_open (&fixture.gates[0]);
   hall_wait (&fixture.hall, &fixture.gates[1].inside);
+  hall_wait (&fixture.hall, &fixture.gates[2].inside);
   tear_down (&fixture, NULL);
   g_assert_cmpint (sched_setaffinity (0, sizeof before, &before), ==, 0);
 }
@@ -474,6 +561,8 @@ main (int argc, char **argv)
   add ("/executor/concurrency-is-kept", 2, test_concurrency_is_kept);
   g_test_add_func ("/executor/one-idle-worker-is-not-enough", test_one_idle_worker_is_not_enough);
   g_test_add_func ("/executor/processors-bound-what-computes", test_processors_bound_what_computes);
+  g_test_add_func ("/executor/long-work-makes-room", test_long_work_makes_room);
+  g_test_add_func ("/executor/waiting-lifts-the-bound", test_waiting_lifts_the_bound);
   add ("/executor/deadline-of-running-work", 1, test_deadline_of_running_work);
   add ("/executor/deadline-of-queued-work", 1, test_deadline_of_queued_work);
   add ("/executor/late-worker-takes-what-waits", 1, test_late_worker_takes_what_waits);
