@@ -9,6 +9,7 @@
 #include "kw-bus-polkit.h"
 #include "kw-error.h"
 #include "kw-limits.h"
+#include "kw-log.h"
 
 /*
  * There are two ways for a call. The common one leads through the main context, where the objects are. A method that does
@@ -23,7 +24,7 @@ struct _KwBusCalls
   KwConfig *config;
   KwService *service;
   guint filter_id;
-  GHashTable *direct; /* name → Direct; complete before the filter is there */
+  GHashTable *direct; /* name → DirectMethod; complete before the filter is there */
   gint n_pending;     /* atomic */
   GMutex lock; /* the main context writes what follows under it, and others read it under it */
   KwBusPeers *peers; /* NULL after the end */
@@ -36,7 +37,7 @@ typedef struct
   char *signature;
   KwVerb verb;
   KwBusCallFunc func;
-} Direct;
+} DirectMethod;
 
 struct _KwBusCall
 {
@@ -53,9 +54,9 @@ struct _KwBusCall
 };
 
 static void
-direct_free (gpointer data)
+direct_method_free (gpointer data)
 {
-  Direct *direct = data;
+  DirectMethod *direct = data;
 
   g_free (direct->signature);
   g_free (direct);
@@ -122,7 +123,7 @@ kw_bus_calls_new (GDBusConnection *connection, KwConfig *config, KwService *serv
 
   g_atomic_ref_count_init (&self->n_references);
   g_mutex_init (&self->lock);
-  self->direct = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, direct_free);
+  self->direct = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, direct_method_free);
   self->connection = g_object_ref (connection);
   self->config = g_object_ref (config);
   self->service = g_object_ref (service);
@@ -177,10 +178,15 @@ send_reply (KwBusCall *self, GDBusMessage *reply)
 {
   g_autoptr (GDBusMessage) taken = reply;
 
-  /* A bus that is gone has no use for it. */
-  if ((g_dbus_message_get_flags (self->message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED) == 0)
-    (void) g_dbus_connection_send_message (self->calls->connection, taken,
-                                           G_DBUS_SEND_MESSAGE_FLAGS_NONE, NULL, NULL);
+  g_autoptr (GError) error = NULL;
+
+  if ((g_dbus_message_get_flags (self->message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED) == 0
+      && !g_dbus_connection_send_message (self->calls->connection, taken,
+                                          G_DBUS_SEND_MESSAGE_FLAGS_NONE, NULL, &error)
+      && !g_error_matches (error, G_IO_ERROR, G_IO_ERROR_CLOSED))
+    kw_log (G_LOG_LEVEL_WARNING, "An answer cannot be sent", "caller",
+            g_dbus_message_get_sender (self->message), "method",
+            g_dbus_message_get_member (self->message), "error", error->message, NULL);
   call_free (self);
 }
 
@@ -248,6 +254,7 @@ fail_literal (KwBusCall *self, KwError code, const char *text)
   kw_bus_call_take_error (self, g_error_new_literal (KW_ERROR, (gint) code, text));
 }
 
+/* Or it has left, and does not hear this. */
 static void
 fail_with_too_many (KwBusCall *self)
 {
@@ -372,12 +379,12 @@ kw_bus_calls_begin (KwBusCalls *self,
  * that are wrong. The thread of the bus.
  */
 static KwBusCall *
-meet_call (KwBusCalls *self, GDBusMessage *message, KwCaller **out_caller)
+take_direct_call (KwBusCalls *self, GDBusMessage *message, KwCaller **out_caller)
 {
   g_autoptr (KwCaller) caller = NULL;
   g_autoptr (KwBusPeer) peer = NULL;
   KwBusCall *call = NULL;
-  const Direct *direct = NULL;
+  const DirectMethod *direct = NULL;
   const char *member = g_dbus_message_get_member (message);
   const char *sender = g_dbus_message_get_sender (message);
 
@@ -410,7 +417,7 @@ on_message (GDBusConnection *connection G_GNUC_UNUSED,
             gpointer user_data)
 {
   g_autoptr (KwCaller) caller = NULL;
-  KwBusCall *call = incoming ? meet_call (user_data, message, &caller) : NULL;
+  KwBusCall *call = incoming ? take_direct_call (user_data, message, &caller) : NULL;
 
   if (call == NULL)
     return message;
@@ -424,7 +431,7 @@ on_message (GDBusConnection *connection G_GNUC_UNUSED,
 
 /**
  * kw_bus_calls_add_direct:
- * @self: the calls, before kw_bus_calls_meet()
+ * @self: the calls, before kw_bus_calls_start_filter()
  * @member: a method of the manager; the string has to stay
  * @signature: types of its arguments
  * @verb: what it is about
@@ -439,7 +446,7 @@ kw_bus_calls_add_direct (KwBusCalls *self,
                          KwVerb verb,
                          KwBusCallFunc func)
 {
-  Direct *direct = g_new0 (Direct, 1);
+  DirectMethod *direct = g_new0 (DirectMethod, 1);
 
   direct->signature = g_strdup (signature);
   direct->verb = verb;
@@ -454,13 +461,13 @@ release_calls (gpointer data)
 }
 
 /**
- * kw_bus_calls_meet:
+ * kw_bus_calls_start_filter:
  * @self: the calls
  *
- * Has the methods that were added called from now on.
+ * Has the methods that were added called directly from now on.
  */
 void
-kw_bus_calls_meet (KwBusCalls *self)
+kw_bus_calls_start_filter (KwBusCalls *self)
 {
   g_atomic_ref_count_inc (&self->n_references);
   self->filter_id
@@ -504,6 +511,12 @@ kw_bus_call_get_config (KwBusCall *self)
   return self->calls->config;
 }
 
+/**
+ * kw_bus_call_get_peer:
+ * @self: a call
+ *
+ * Returns: (transfer none): who calls. Any thread.
+ */
 KwBusPeer *
 kw_bus_call_get_peer (KwBusCall *self)
 {
@@ -542,6 +555,8 @@ on_job_done (KwJob *job, gpointer user_data)
  * @self: (transfer full): a call
  * @job: (transfer none): what it wants done
  * @answer: makes the answer of the job
+ *
+ * Has it done, and the call answered with what came of it. Any thread.
  */
 void
 kw_bus_call_submit (KwBusCall *self, KwJob *job, KwBusAnswerFunc answer)

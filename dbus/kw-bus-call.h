@@ -30,6 +30,8 @@ typedef struct _KwBusCall KwBusCall;
  * @call: (transfer full): the call; the function has it answered
  * @caller: who calls, with what he was granted for this call
  * @user_data: what was given with it
+ *
+ * Must not block. Main context; for methods that are called directly, the thread that reads from the bus as well.
  */
 typedef void (*KwBusCallFunc) (KwBusCall *call, KwCaller *caller, gpointer user_data);
 
@@ -51,7 +53,7 @@ void kw_bus_calls_add_direct (KwBusCalls *self,
                               KwVerb verb,
                               KwBusCallFunc func);
 
-void kw_bus_calls_meet (KwBusCalls *self);
+void kw_bus_calls_start_filter (KwBusCalls *self);
 
 void kw_bus_calls_quiesce (KwBusCalls *self);
 

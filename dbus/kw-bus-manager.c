@@ -590,7 +590,7 @@ dup_signature (const char *method)
 }
 
 static void
-meet_methods (KwBusManager *self)
+add_direct_methods (KwBusManager *self)
 {
   for (guint i = 0; i < G_N_ELEMENTS (methods); i++)
     {
@@ -600,7 +600,7 @@ meet_methods (KwBusManager *self)
         kw_bus_calls_add_direct (self->calls, methods[i].name, signature, methods[i].verb,
                                  methods[i].func);
     }
-  kw_bus_calls_meet (self->calls);
+  kw_bus_calls_start_filter (self->calls);
 }
 
 static GStrv
@@ -682,7 +682,7 @@ kw_bus_manager_new (GDBusConnection *connection,
   if (!g_dbus_interface_skeleton_export (G_DBUS_INTERFACE_SKELETON (self->skeleton), connection,
                                          KW_BUS_PATH, error))
     return NULL;
-  meet_methods (self);
+  add_direct_methods (self);
   return g_steal_pointer (&self);
 }
 

@@ -297,6 +297,7 @@ on_get_uses (KwBusOrgKeyward1Key *skeleton, GDBusMethodInvocation *invocation, E
       report = kw_use_counter_report (kw_service_get_use_counter (service), name, &error);
       if (report == NULL)
         {
+          /* It is one of ours, so it has a name on D-Bus. */
           g_dbus_method_invocation_return_gerror (invocation, error);
           return TRUE;
         }

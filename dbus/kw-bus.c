@@ -280,16 +280,25 @@ kw_bus_get_n_pending (KwBus *self)
   return self->calls != NULL ? kw_bus_calls_get_n_pending (self->calls) : 0;
 }
 
+static void
+iterate_a_while (void)
+{
+  for (guint i = 0; i < MAX_LATE_EVENTS; i++)
+    {
+      if (!g_main_context_iteration (NULL, FALSE))
+        return;
+    }
+}
+
 void
 kw_bus_stop (KwBus *self)
 {
   g_cancellable_cancel (self->cancellable);
   g_clear_handle_id (&self->retry_id, g_source_remove);
   /* Calls that have come, but were not looked at, are told that they came too late. */
-  for (guint i = 0; self->connection != NULL && i < MAX_LATE_EVENTS; i++)
-    {
-      if (!g_main_context_iteration (NULL, FALSE))
-        break;
-    }
+  if (self->connection != NULL)
+    iterate_a_while ();
   disconnect (self, TRUE);
+  /* A filter that was at work when it was removed is let go of here. */
+  iterate_a_while ();
 }

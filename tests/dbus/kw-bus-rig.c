@@ -42,6 +42,8 @@ static const char bus_config[]
       "<allow send_destination=\"org.freedesktop.PolicyKit1\"/>\n"
       "<allow send_destination=\"org.freedesktop.login1\"/>\n"
       "</policy>\n"
+      /* So that our own limits are reached. */
+      "<limit name=\"max_replies_per_connection\">10000</limit>\n"
       "<include>%s</include>\n"
       "</busconfig>\n";
 
