@@ -16,7 +16,7 @@
  * for each piece of work.
  *
  * A door's thread that may be lost to a token (its connections are served by others meanwhile) can run work in place,
- * which saves two thread switches for each request; it counts as a worker while it does. That is done only while the
+ * which saves two thread switches for each request; it takes a place in the token while it does. That is done only while the
  * token answers within IN_PLACE_LIMIT_USEC in the mean, so that a slow token does not hold up a door.
  *
  * A token that computes on our own processors, as SoftHSM does, is not made faster by more threads than there are processors:
@@ -41,6 +41,8 @@
 #define STALE_MEAN_WEIGHT 2 /* after a while without work, what was is soon forgotten */
 #define HALVING_USEC (500 * G_TIME_SPAN_MILLISECOND)
 #define MAX_HALVINGS 30
+#define SHORTEST_CALL_USEC                                                                         \
+  5 /* what takes less did not ask the token: the work had been called off */
 /* A token computes here when its calls are processor time to one part in so many, and until it is less than one in twice as many. */
 #define COMPUTING_SHARE 8
 
@@ -151,16 +153,16 @@ get_most_busy (KwExecutor *self)
 
 /* Called with the lock held. */
 static void
-take_duration (KwExecutor *self, KwWork *work, gint64 duration_usec, gint64 processor_nsec)
+take_duration (KwExecutor *self, gint64 begun, gint64 duration_usec, gint64 processor_nsec)
 {
-  gboolean stale = self->last_end != 0 && work->started - self->last_end > HALVING_USEC;
+  gboolean stale = self->last_end != 0 && begun - self->last_end > HALVING_USEC;
   gint64 weight = stale ? STALE_MEAN_WEIGHT : MEAN_WEIGHT;
 
   self->mean_nsec += (duration_usec * NSEC_PER_USEC - self->mean_nsec) / weight;
   self->mean_processor_nsec += (processor_nsec - self->mean_processor_nsec) / weight;
   self->computes
       = self->mean_processor_nsec * COMPUTING_SHARE * (self->computes ? 2 : 1) > self->mean_nsec;
-  self->last_end = work->started + duration_usec;
+  self->last_end = begun + duration_usec;
 }
 
 static gpointer worker_main (gpointer user_data);
@@ -170,7 +172,7 @@ static void
 call_worker_and_unlock (KwExecutor *self)
 {
   guint n_queued = g_queue_get_length (&self->queue);
-  /* Where there is no room, one of those inside takes it when it comes out. */
+  /* Where there is no room, one of those inside takes it or calls a worker when it comes out. */
   gboolean room = n_queued > 0 && self->n_busy < get_most_busy (self);
   gboolean wake = room && self->n_idle > 0;
   g_autoptr (GThread) thread = NULL;
@@ -198,6 +200,7 @@ static void
 run_work (KwExecutor *self, KwWork *work)
 {
   gint64 processor = 0;
+  gint64 begun = 0;
   gint64 duration = 0;
   gboolean won = FALSE;
 
@@ -210,10 +213,11 @@ run_work (KwExecutor *self, KwWork *work)
 
   /* Who waits for this processor brings requests or takes answers away, which is short: it goes first. */
   g_thread_yield ();
+  begun = g_get_monotonic_time ();
   processor = get_processor_nsec ();
   work->run (work->user_data);
   processor = get_processor_nsec () - processor;
-  duration = g_get_monotonic_time () - work->started;
+  duration = g_get_monotonic_time () - begun;
 
   g_mutex_lock (&self->lock);
   self->n_busy--;
@@ -224,8 +228,8 @@ run_work (KwExecutor *self, KwWork *work)
       g_queue_unlink (&self->running, &work->link);
       work->state = WORK_ENDED;
     }
-  if (won && !work->is_long)
-    take_duration (self, work, duration, processor);
+  if (won && !work->is_long && duration >= SHORTEST_CALL_USEC)
+    take_duration (self, begun, duration, processor);
   g_mutex_unlock (&self->lock);
 
   if (won)
@@ -307,7 +311,8 @@ end_overdue_work (gpointer user_data)
   self->watching = !g_queue_is_empty (&self->running) || !g_queue_is_empty (&self->queue);
   if (self->watchdog != NULL)
     g_source_set_ready_time (self->watchdog, self->watching ? now + WATCHDOG_INTERVAL_USEC : -1);
-  g_mutex_unlock (&self->lock);
+  /* In case that no thread could be made when work came. */
+  call_worker_and_unlock (self);
 
   for (guint i = 0; i < running->len; i++)
     {
@@ -408,7 +413,8 @@ kw_work_new (KwWorkFunc run,
  * kw_work_set_long:
  * @work: work that was not submitted yet
  *
- * Says that it takes far longer than most work, so that it is not taken for the measure of the token's speed.
+ * Says that it takes far longer than most work, so that it is not taken for the measure of the token's speed, and takes nobody's
+ * place where processors bound how many run.
  */
 void
 kw_work_set_long (KwWork *work)

@@ -293,12 +293,16 @@ iterate_a_while (void)
 void
 kw_bus_stop (KwBus *self)
 {
+  gboolean connected = self->connection != NULL;
+
   g_cancellable_cancel (self->cancellable);
-  g_clear_handle_id (&self->retry_id, g_source_remove);
-  /* Calls that have come, but were not looked at, are told that they came too late. */
-  if (self->connection != NULL)
+  /* After that no more calls come, and those that have come, but were not looked at, are told that they came too late. */
+  g_clear_handle_id (&self->name_id, g_bus_unown_name);
+  if (connected)
     iterate_a_while ();
   disconnect (self, TRUE);
-  /* A filter that was at work when it was removed is let go of here. */
-  iterate_a_while ();
+  /* A filter that was still at work when it was removed is let go of by an event. */
+  if (connected)
+    iterate_a_while ();
+  g_clear_handle_id (&self->retry_id, g_source_remove);
 }
