@@ -407,6 +407,7 @@ send_without_answer (GDBusConnection *bus, GDBusMessage *message)
   g_dbus_message_set_flags (message, G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED);
   g_assert_true (
       g_dbus_connection_send_message (bus, message, G_DBUS_SEND_MESSAGE_FLAGS_NONE, NULL, NULL));
+  g_object_unref (message);
 }
 
 static GDBusMessage *
