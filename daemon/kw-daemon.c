@@ -46,6 +46,7 @@ G_DEFINE_FINAL_TYPE (KwDaemon, kw_daemon, G_TYPE_OBJECT)
 #define DRAIN_SECONDS 5
 #define DRAIN_INTERVAL_MSEC 20
 #define TOKEN_WAIT_SECONDS 5
+#define MAX_LATE_EVENTS 1000
 #define SPARE_DESCRIPTORS 64
 
 static guint
@@ -261,6 +262,17 @@ wait_for_tokens (KwDaemon *self)
   return TRUE;
 }
 
+/* What threads have left for the main context holds devices, whose connections are to be closed before their libraries go. */
+static void
+take_what_is_left (void)
+{
+  for (guint i = 0; i < MAX_LATE_EVENTS; i++)
+    {
+      if (!g_main_context_iteration (NULL, FALSE))
+        return;
+    }
+}
+
 static void
 kw_daemon_dispose (GObject *object)
 {
@@ -350,6 +362,7 @@ kw_daemon_run (KwDaemon *self, GError **error)
               NULL);
       _exit (self->exit_status); /* lint: allow banned-call — see above */
     }
+  take_what_is_left ();
   for (guint i = 0; i < G_N_ELEMENTS (sources); i++)
     g_source_remove (sources[i]);
   return self->exit_status;
