@@ -371,11 +371,14 @@ static sd_bus *
 connect_plain (KwBusRig *rig)
 {
   sd_bus *bus = NULL;
+  const char *name = NULL;
 
   g_assert_cmpint (sd_bus_new (&bus), >=, 0);
   g_assert_cmpint (sd_bus_set_address (bus, kw_bus_rig_get_address (rig)), >=, 0);
   g_assert_cmpint (sd_bus_set_bus_client (bus, TRUE), >=, 0);
   g_assert_cmpint (sd_bus_start (bus), >=, 0);
+  /* Waits until it is known there: the bus does not keep for long who has not said who he is. */
+  g_assert_cmpint (sd_bus_get_unique_name (bus, &name), >=, 0);
   return bus;
 }
 
