@@ -262,7 +262,10 @@ wait_for_tokens (KwDaemon *self)
   return TRUE;
 }
 
-/* What threads have left for the main context holds devices, whose connections are to be closed before their libraries go. */
+/*
+ * What threads have left for the main context holds devices, whose connections are to be closed before their libraries go, and calls
+ * on D-Bus.
+ */
 static void
 take_what_is_left (void)
 {

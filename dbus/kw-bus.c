@@ -280,29 +280,17 @@ kw_bus_get_n_pending (KwBus *self)
   return self->calls != NULL ? kw_bus_calls_get_n_pending (self->calls) : 0;
 }
 
-static void
-iterate_a_while (void)
-{
-  for (guint i = 0; i < MAX_LATE_EVENTS; i++)
-    {
-      if (!g_main_context_iteration (NULL, FALSE))
-        return;
-    }
-}
-
 void
 kw_bus_stop (KwBus *self)
 {
-  gboolean connected = self->connection != NULL;
-
   g_cancellable_cancel (self->cancellable);
   /* After that no more calls come, and those that have come, but were not looked at, are told that they came too late. */
   g_clear_handle_id (&self->name_id, g_bus_unown_name);
-  if (connected)
-    iterate_a_while ();
+  for (guint i = 0; self->connection != NULL && i < MAX_LATE_EVENTS; i++)
+    {
+      if (!g_main_context_iteration (NULL, FALSE))
+        break;
+    }
   disconnect (self, TRUE);
-  /* A filter that was still at work when it was removed is let go of by an event. */
-  if (connected)
-    iterate_a_while ();
   g_clear_handle_id (&self->retry_id, g_source_remove);
 }
